@@ -1,0 +1,67 @@
+# `make demo`, `make test`, `make check` and `make bench` each set up what they need in .venv, once.
+#
+#   PYTHON=python3.12   the interpreter to make .venv with (3.11 or newer)
+#   ARGS="-k overlay"   more arguments for the command behind demo, test or bench
+#   PEER=/path          the containers-storage to compare with in bench
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PLUGINS := plugins/overlay plugins/btrfs plugins/vfs
+PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+
+export PEER
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+
+help: ## say what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: $(VENV)/installed ## run the main job on every driver that works here
+	$(BIN)/hostspec demo $(ARGS)
+
+test: $(VENV)/tools ## run all tests; what this machine cannot do is skipped, with the reason
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+
+# One mypy run for each distribution: the directory of its tests has the same name in all of them.
+check: $(VENV)/tools ## style, types, and which module imports which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	for plugin in $(PLUGINS); do $(BIN)/mypy $$plugin || exit; done
+	$(BIN)/lint-imports
+
+format: $(VENV)/tools ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+bench: $(VENV)/tools ## measure, beside containers-storage where it is installed
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove all that was made here
+	rm -rf $(VENV) build dist .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are files in .venv: remove it, and everything is made again.
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "hostspec needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 …'" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv; \
+	    else \
+	        echo "$(PYTHON) cannot make virtual environments: install the package python3-venv" >&2; exit 1; \
+	    fi
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
+
+$(VENV)/installed: $(VENV)/made $(PROJECTS)
+	$(BIN)/pip install --quiet --editable '.[run]' $(PLUGINS:%=--editable %)
+	touch $@
+
+$(VENV)/tools: $(VENV)/installed
+	$(BIN)/pip install --quiet --group dev
+	touch $@

@@ -1,0 +1,103 @@
+"""Pytest plugin: empty directories on the file systems that drivers behave differently on.
+
+Each file system is made once per run, on a sparse loop file; each test gets a fresh directory in it.
+A machine that cannot make one skips the test, or fails it where ``HOSTSPEC_REQUIRE`` names the file system.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from hostspec.kernel.filesystems import filesystem_name
+from hostspec.kernel.loop import loop_filesystem
+from hostspec.kernel.mountinfo import mount_points
+from hostspec.kernel.mounts import unmount
+from hostspec.testing.requirements import require_or_skip
+
+# Sparse, so only what tests write is used; and large enough for some copies of a root file system.
+_SIZE_BYTES = 4 << 30
+
+
+@contextmanager
+def _workplace() -> Iterator[str]:
+    """Give an empty directory below the temporary one which, unlike pytest's own, every user may enter."""
+    with tempfile.TemporaryDirectory(prefix="hostspec-tests-", ignore_cleanup_errors=True) as directory:
+        os.chmod(directory, 0o755)
+        yield directory
+
+
+@contextmanager
+def _scratch(kind: str) -> Iterator[str]:
+    """Give the mount point of an empty file system, or end the test with the reason why there is none."""
+    if os.geteuid() != 0:
+        require_or_skip(kind, "only root can mount a scratch file system")
+    with ExitStack() as stack:
+        workplace = stack.enter_context(_workplace())
+        try:
+            mount_point = stack.enter_context(loop_filesystem(kind, workplace, size_bytes=_SIZE_BYTES))
+        except OSError as refusal:
+            require_or_skip(kind, f"no scratch file system here: {refusal}")
+        yield mount_point
+
+
+@contextmanager
+def _fresh_directory(parent: str) -> Iterator[str]:
+    """Give an empty directory; unmount and delete what is in it afterwards."""
+    directory = tempfile.mkdtemp(dir=parent)
+    # A store's root is entered by mapped users.
+    os.chmod(directory, 0o755)
+    try:
+        yield directory
+    finally:
+        # Before deleting: else what a failed test left mounted would be deleted through its mount.
+        for mount_point in mount_points(directory):
+            unmount(mount_point, lazy=True)
+        # Best effort: a read-only subvolume may stay until the whole file system goes.
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _xfs() -> Iterator[str]:
+    with _scratch("xfs") as mount_point:
+        yield mount_point
+
+
+@pytest.fixture(scope="session")
+def _btrfs() -> Iterator[str]:
+    with _scratch("btrfs") as mount_point:
+        yield mount_point
+
+
+@pytest.fixture(scope="session")
+def _ext4() -> Iterator[str]:
+    """The machine's own ext4 where temporary files lie on one, which an ordinary user can use too."""
+    own = filesystem_name(tempfile.gettempdir()) == "ext4"
+    with _workplace() if own else _scratch("ext4") as directory:
+        yield directory
+
+
+@pytest.fixture
+def xfs_directory(_xfs: str) -> Iterator[str]:
+    """An empty directory on XFS, with reflinks."""
+    with _fresh_directory(_xfs) as directory:
+        yield directory
+
+
+@pytest.fixture
+def btrfs_directory(_btrfs: str) -> Iterator[str]:
+    """An empty directory on btrfs."""
+    with _fresh_directory(_btrfs) as directory:
+        yield directory
+
+
+@pytest.fixture
+def ext4_directory(_ext4: str) -> Iterator[str]:
+    """An empty directory on ext4, which has no reflinks."""
+    with _fresh_directory(_ext4) as directory:
+        yield directory
