@@ -1,0 +1,119 @@
+"""What a tree of files occupies, its own and what it shares with others told apart."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+
+from hostspec.kernel.fiemap import extents
+from hostspec.treewalk import open_directory, walk
+from hostspec.values import DiskUsage
+
+__all__ = ["measure_tree"]
+
+_BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
+
+
+def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None = None) -> DiskUsage:
+    """Measure a tree, the subvolumes nested in it included; each inode counts once.
+
+    Where files can share blocks, their content counts as ``btrfs filesystem du --summarize`` has it:
+    by extents, shared ones once; compressed ones as long as they were before. Blocks
+    that only files of this tree share among themselves count as shared all the same, since the kernel does
+    not tell who the others are. Elsewhere, and for all that is no regular file, it is ``du``.
+
+    Args:
+        tree: The root directory.
+        blocks_are_shared: Whether the file system has reflinks; asking for each file's extents costs an open.
+        limit_bytes: A quota to pass on, or ``None``.
+
+    Raises:
+        OSError: A file cannot be looked at.
+    """
+    blocks = _Blocks(by_extents=blocks_are_shared)
+    walk(_Directory(open_directory(tree), blocks))
+    return DiskUsage(
+        exclusive_bytes=blocks.exclusive,
+        shared_bytes=_covered(blocks.shared),
+        inodes=len(blocks.inodes),
+        limit_bytes=limit_bytes,
+    )
+
+
+class _Blocks:
+    """What has been found so far."""
+
+    def __init__(self, *, by_extents: bool) -> None:
+        self.by_extents = by_extents
+        self.inodes: set[tuple[int, int]] = set()
+        self.exclusive = 0
+        self.shared: list[tuple[int, int]] = []
+
+    def add_inode(self, status: os.stat_result) -> bool:
+        """Count an inode; false where it has been counted, by another of its links."""
+        before = len(self.inodes)
+        self.inodes.add((status.st_dev, status.st_ino))
+        return len(self.inodes) > before
+
+    def add_blocks(self, status: os.stat_result) -> None:
+        """Count the blocks of an inode as its own."""
+        self.exclusive += status.st_blocks * _BLOCK_BYTES
+
+    def add_extents(self, fd: int) -> None:
+        """Count the content of a regular file by where it lies."""
+        for physical, length, is_shared in extents(fd):
+            if is_shared:
+                self.shared.append((physical, physical + length))
+            else:
+                self.exclusive += length
+
+
+class _Directory:
+    """A directory of the tree, for :func:`hostspec.treewalk.walk`."""
+
+    def __init__(self, fd: int, blocks: _Blocks) -> None:
+        self._fd = fd
+        self._blocks = blocks
+
+    def visit(self) -> Sequence[str]:
+        status = os.fstat(self._fd)
+        self._blocks.add_inode(status)
+        self._blocks.add_blocks(status)
+        directories: list[str] = []
+        with os.scandir(self._fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.name)
+                else:
+                    self._visit_file(entry)
+        return directories
+
+    def _visit_file(self, entry: os.DirEntry[str]) -> None:
+        status = entry.stat(follow_symlinks=False)
+        if not self._blocks.add_inode(status):
+            return
+        if not self._blocks.by_extents or not stat.S_ISREG(status.st_mode):
+            self._blocks.add_blocks(status)
+        elif status.st_size:
+            fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+            try:
+                self._blocks.add_extents(fd)
+            finally:
+                os.close(fd)
+
+    def child(self, name: str) -> _Directory:
+        return _Directory(open_directory(name, parent=self._fd), self._blocks)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+def _covered(runs: Iterable[tuple[int, int]]) -> int:
+    """Return how many bytes lie in at least one of the runs, each given by its start and its end."""
+    total = 0
+    reached = 0
+    for start, end in sorted(runs):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

@@ -1,0 +1,261 @@
+"""Visit every directory of a tree, with one or several threads, by descriptors alone.
+
+Each directory is opened relative to its parent, so no path is ever too long and no symbolic link
+is followed. A thread goes down into the depth by itself, and hands a subtree over only
+when another thread has nothing to do; hence the descriptors that are open and the
+memory that is used grow with the depth of the tree, not with the number of its files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from threading import Condition, Lock, Thread
+from typing import Final, NamedTuple, Protocol, Self
+
+from hostspec.kernel.mounts import mount_table, open_tree
+from hostspec.values import Progress, ProgressCallback
+
+__all__ = ["Directory", "Tally", "Tree", "naming", "open_directory", "opened_tree", "walk"]
+
+_FILES_BETWEEN_REPORTS: Final = 512
+
+
+class Directory(Protocol):
+    """One directory of a tree, with whatever its visitor keeps open for it."""
+
+    def visit(self) -> Sequence[str]:
+        """Do the work, and return the names of the subdirectories that are to be visited too."""
+        ...
+
+    def child(self, name: str) -> Self:
+        """Open a subdirectory. Called after ``visit``, once for each name that it returned."""
+        ...
+
+    def close(self) -> None:
+        """Give up what is open. Called after the last ``child``, also when the walk fails."""
+        ...
+
+
+def walk(root: Directory, *, threads: int = 1) -> None:
+    """Visit ``root`` and all directories below it, each after its parent; ``root`` is closed too.
+
+    The first error in any thread stops them all, and is raised when they have stopped.
+
+    Args:
+        root: Where to begin.
+        threads: How many to use, this one among them.
+    """
+    if threads <= 1:
+        _walk_alone(root)
+    else:
+        _Crew(threads).walk(root)
+
+
+def _walk_alone(root: Directory) -> None:
+    open_ones: list[tuple[Directory, list[str]]] = []
+    try:
+        _enter(root, open_ones)
+        while open_ones:
+            directory, remaining = open_ones[-1]
+            if remaining:
+                _enter(directory.child(remaining.pop()), open_ones)
+            else:
+                open_ones.pop()
+                directory.close()
+    finally:
+        for directory, _ in open_ones:
+            directory.close()
+
+
+def _enter(directory: Directory, open_ones: list[tuple[Directory, list[str]]]) -> None:
+    remaining: list[str] = []
+    open_ones.append((directory, remaining))
+    remaining.extend(directory.visit())
+
+
+class _Stopped(Exception):
+    """Another thread failed."""
+
+
+class _Crew:
+    """Several threads on one tree."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._changed = Condition()
+        self._subtrees: list[Directory] = []
+        self._idle = 0
+        self._finished = False
+        self._error: BaseException | None = None
+
+    def walk(self, root: Directory) -> None:
+        self._subtrees.append(root)
+        helpers = [Thread(target=self._work, name=f"tree-walk-{n}") for n in range(1, self._threads)]
+        try:
+            for helper in helpers:
+                helper.start()
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - raised below, when all threads have ended
+            self._stop(error)
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
+        for subtree in self._subtrees:
+            subtree.close()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while (subtree := self._next_subtree()) is not None:
+                self._walk_subtree(subtree)
+        except _Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised by the thread that began the walk
+            self._stop(error)
+
+    def _next_subtree(self) -> Directory | None:
+        """Wait for a subtree; ``None`` when there will be none, since all threads wait for one."""
+        with self._changed:
+            self._idle += 1
+            while not self._subtrees and not self._finished:
+                if self._idle == self._threads:
+                    self._finished = True
+                    self._changed.notify_all()
+                else:
+                    self._changed.wait()
+            if self._finished:
+                return None
+            self._idle -= 1
+            return self._subtrees.pop()
+
+    def _stop(self, error: BaseException) -> None:
+        with self._changed:
+            self._error = self._error or error
+            self._finished = True
+            self._changed.notify_all()
+
+    def _walk_subtree(self, subtree: Directory) -> None:
+        open_ones: list[tuple[Directory, list[str]]] = []
+        try:
+            _enter(subtree, open_ones)
+            while open_ones:
+                directory, remaining = open_ones[-1]
+                if self._finished:
+                    raise _Stopped
+                if not remaining:
+                    open_ones.pop()
+                    directory.close()
+                    continue
+                child = directory.child(remaining.pop())
+                if not self._hand_over(child):
+                    _enter(child, open_ones)
+        finally:
+            for directory, _ in open_ones:
+                directory.close()
+
+    def _hand_over(self, directory: Directory) -> bool:
+        """Give a subtree to a thread that waits for one. False when none does."""
+        # Looked at without the lock, in vain most of the time: a stale answer only delays the sharing.
+        if self._idle <= len(self._subtrees):
+            return False
+        with self._changed:
+            self._subtrees.append(directory)
+            self._changed.notify()
+        return True
+
+
+class Tally:
+    """Counts, of several threads together, and reports how far they have come."""
+
+    def __init__(self, progress: ProgressCallback | None) -> None:
+        self._progress = progress
+        self._lock = Lock()
+        self._reported = 0
+        self.files = 0
+        """Files seen."""
+
+    def add(self, files: int) -> None:
+        """Count ``files`` more, and report when enough have come together."""
+        with self._lock:
+            self.files += files
+            if self.files - self._reported >= _FILES_BETWEEN_REPORTS:
+                self._report()
+
+    def finish(self) -> None:
+        """Report the last count."""
+        with self._lock:
+            self._report()
+
+    def _report(self) -> None:
+        self._reported = self.files
+        if self._progress is not None:
+            self._progress(Progress(self.files, None, "files"))
+
+
+class Tree(NamedTuple):
+    """An open root directory, and what the mount table says of the mount in which it lies."""
+
+    root: int
+    """Descriptor of the root directory."""
+    filesystem: str
+    """Type of the file system, or ``""`` where the mount is detached and so in no table."""
+    options: tuple[str, ...]
+    """Options of the file system."""
+
+
+@contextmanager
+def opened_tree(path: str) -> Iterator[Tree]:
+    """Open a tree as it is on its own file system: whatever is mounted below ``path`` is not seen.
+
+    Raises:
+        OSError: ``path`` is no directory; or something is mounted below it, and this process may not
+            look beneath (EPERM without CAP_SYS_ADMIN).
+    """
+    with ExitStack() as opened:
+        root = open_directory(path)
+        opened.callback(os.close, root)
+        table = mount_table()
+        mount_id = _mount_id(root)
+        # Only below the root of its own mount, or what is mounted beside the tree would count.
+        here = os.readlink(f"/proc/self/fd/{root}").rstrip("/") + "/"
+        if any(entry.parent_id == mount_id and entry.mount_point.startswith(here) for entry in table):
+            clone = open_tree("", clone=True, dirfd=root)
+            opened.callback(os.close, clone)
+            root = open_directory(".", parent=clone)
+            opened.callback(os.close, root)
+        own = next((entry for entry in table if entry.mount_id == mount_id), None)
+        yield Tree(root, own.filesystem, own.super_options) if own else Tree(root, "", ())
+
+
+def _mount_id(descriptor: int) -> int:
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as facts:
+        return next(int(line.split()[1]) for line in facts if line.startswith("mnt_id:"))
+
+
+def open_directory(name: str, *, parent: int | None = None) -> int:
+    """Open a directory for reading, if possible without changing its access time.
+
+    Args:
+        name: A name in ``parent``, not a symbolic link, or else any path.
+        parent: Descriptor of the directory in which it lies, or ``None``.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if parent is not None:
+        flags |= os.O_NOFOLLOW
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=parent)
+    except PermissionError:
+        # O_NOATIME is only for who owns the file.
+        return os.open(name, flags, dir_fd=parent)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Put the whole path of a file into the OSError about it, which knows a descriptor and a name."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
