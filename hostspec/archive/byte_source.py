@@ -1,0 +1,165 @@
+"""A stream seen through one buffer of fixed size, so that nothing is copied or kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol, cast
+
+from hostspec.archive.headers import BLOCK
+from hostspec.errors import InvalidArchive
+
+__all__ = ["ByteSource", "Trace"]
+
+BUFFER_SIZE = 1 << 19
+"""Bytes; large enough that calls don't count, small enough to stay in a processor's cache."""
+
+_ReadInto = Callable[[memoryview], int | None]
+
+
+class Trace(Protocol):
+    """Sees every byte of a tar in its order, each once, as framing or as content.
+
+    That is what one needs to record how a tar was put together and to put it together again.
+    The views are valid only during the call.
+    """
+
+    def framing(self, data: memoryview) -> None:
+        """Take headers, padding, or what follows the last member."""
+
+    def content(self, data: memoryview) -> None:
+        """Take a piece of what is stored for the member whose headers came last."""
+
+
+class ByteSource:
+    """Reads a stream in large pieces and hands out views of them."""
+
+    def __init__(self, stream: BinaryIO, *, trace: Trace | None = None) -> None:
+        """Read from ``stream``, which may return less than was asked for.
+
+        Args:
+            stream: Anything with ``readinto`` or ``read``.
+            trace: Is shown everything that is handed out or skipped.
+        """
+        self._read_into = _reader_of(stream)
+        self._trace = trace
+        self._buffer = bytearray(BUFFER_SIZE)
+        self._view = memoryview(self._buffer)
+        self._start = 0
+        self._end = 0
+        self.consumed = 0
+        """Bytes read from the stream so far."""
+
+    def block(self) -> bytes | None:
+        """Return the next 512 bytes, or ``None`` at the end of the stream.
+
+        Raises:
+            InvalidArchive: The stream ends within the block.
+        """
+        start = self._start
+        if self._end - start < BLOCK:
+            if not self._gather():
+                return None
+            start = 0
+        self._start = stop = start + BLOCK
+        if self._trace is not None:
+            self._trace.framing(self._view[start:stop])
+        return bytes(self._view[start:stop])
+
+    def content(self, limit: int) -> memoryview:
+        """Return up to ``limit`` bytes of content, at least one; valid until the next call.
+
+        Raises:
+            InvalidArchive: The stream has ended.
+        """
+        piece = self._piece(limit)
+        if self._trace is not None:
+            self._trace.content(piece)
+        return piece
+
+    def contents(self, size: int) -> Iterator[memoryview]:
+        """Yield ``size`` bytes of content, each piece valid until the next.
+
+        Raises:
+            InvalidArchive: The stream ends before that.
+        """
+        while size:
+            piece = self.content(size)
+            size -= len(piece)
+            yield piece
+
+    def skip_content(self, size: int) -> None:
+        """Pass over ``size`` bytes of content.
+
+        Raises:
+            InvalidArchive: The stream ends before that.
+        """
+        for _ in self.contents(size):
+            pass
+
+    def skip_padding(self, size: int) -> None:
+        """Pass over what fills the last block of ``size`` bytes of content.
+
+        Raises:
+            InvalidArchive: The stream ends before that.
+        """
+        padding = -size % BLOCK
+        while padding:
+            piece = self._piece(padding)
+            padding -= len(piece)
+            if self._trace is not None:
+                self._trace.framing(piece)
+
+    def drain(self) -> None:
+        """Read the stream to its end."""
+        while self._start < self._end or self._fill():
+            piece = self._view[self._start : self._end]
+            self._start = self._end
+            if self._trace is not None:
+                self._trace.framing(piece)
+
+    def _piece(self, limit: int) -> memoryview:
+        start = self._start
+        if start == self._end:
+            if not self._fill():
+                raise InvalidArchive("the archive ends in the middle of it")
+            start = 0
+        self._start = stop = min(start + limit, self._end)
+        return self._view[start:stop]
+
+    def _fill(self) -> bool:
+        """Replace the used-up buffer; tell whether there was anything."""
+        count = self._read_into(self._view) or 0
+        self._start = 0
+        self._end = count
+        self.consumed += count
+        return count > 0
+
+    def _gather(self) -> bool:
+        """Get a whole block to the buffer's beginning; tell whether there was anything."""
+        kept = self._end - self._start
+        self._view[:kept] = bytes(self._view[self._start : self._end])
+        while kept < BLOCK:
+            count = self._read_into(self._view[kept:]) or 0
+            if not count:
+                if kept:
+                    raise InvalidArchive("the archive ends in the middle of a block")
+                break
+            kept += count
+            self.consumed += count
+        self._start = 0
+        self._end = kept
+        return kept > 0
+
+
+def _reader_of(stream: BinaryIO) -> _ReadInto:
+    """Return ``readinto`` of the stream, or something that does it by ``read``."""
+    direct = getattr(stream, "readinto", None)
+    if direct is not None:
+        return cast("_ReadInto", direct)
+
+    def read_into(view: memoryview) -> int:
+        data = stream.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    return read_into

@@ -1,0 +1,162 @@
+"""What an overlay's upper directory says, against the layers below it.
+
+Without a mount: a walk over the upper directory alone, with look-ups below. The answer is what
+:func:`~hostspec.archive.changes.compare_trees` says of the two mounted trees, but for files that differ in
+content only, which are seen here: what lies in the upper directory with nothing else changed is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from hostspec.archive.comparison import Child, list_entries, looks_untouched, walk_changes
+from hostspec.archive.entries import Entry, Owners, differ, same_content
+from hostspec.archive.lowers import MergedDirectory, NotNative, read_xattr
+from hostspec.archive.whiteouts import WhiteoutForm
+from hostspec.errors import DriverFailed
+from hostspec.idmap import IdMap
+from hostspec.kernel.resolve import open_in_root
+from hostspec.values import Change, ChangeKind
+
+__all__ = ["NotNative", "UpperFacts", "inspect_upper", "upper_changes"]
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class UpperFacts(NamedTuple):
+    """What a driver has to know of an upper directory before it answers without a mount."""
+
+    has_redirects: bool
+    """Directories were renamed (``redirect_dir``): only a mount shows the changes."""
+    has_stubs: bool
+    """There are files without their content (``metacopy``): pack from a mount."""
+
+
+def inspect_upper(upper: str, *, form: WhiteoutForm) -> UpperFacts:
+    """Look through an upper directory for what only a mount can follow.
+
+    Raises:
+        DriverFailed: The operating system refused.
+    """
+    redirect = form.xattr_prefix + "redirect"
+    metacopy = form.xattr_prefix + "metacopy"
+    stubs = False
+    try:
+        for _, names, files, fd in os.fwalk(upper):
+            here = f"/proc/self/fd/{fd}/"
+            if any(redirect in os.listxattr(here + name, follow_symlinks=False) for name in names):
+                return UpperFacts(has_redirects=True, has_stubs=stubs)
+            if not stubs:
+                stubs = any(metacopy in os.listxattr(here + name, follow_symlinks=False) for name in files)
+    except OSError as error:
+        raise DriverFailed(f"look through {upper}", error) from error
+    return UpperFacts(has_redirects=False, has_stubs=stubs)
+
+
+def upper_changes(upper: str, lowers: Sequence[str], *, form: WhiteoutForm) -> Iterator[Change]:
+    """Yield what an overlay's upper directory changes, in the order of a walk.
+
+    Args:
+        upper: The upper directory.
+        lowers: The layers below, topmost first, their files carrying IDs under the same map.
+        form: ``OVERLAY`` or ``USER_OVERLAY``.
+
+    Raises:
+        NotNative: Directories were renamed by overlayfs; from the first step on. A driver that asks
+            :func:`inspect_upper` before (of the lowers too) does not meet it.
+        DriverFailed: The operating system refused.
+    """
+    with ExitStack() as held:
+        try:
+            fd = os.open(upper, _DIRECTORY)
+            held.callback(os.close, fd)
+            below = held.enter_context(MergedDirectory.of(lowers, form))
+        except OSError as error:
+            raise DriverFailed(f"read {upper}", error) from error
+        yield from walk_changes(_Upper(fd, below, form))
+
+
+class _Upper:
+    """Compares an upper directory with the merged layers below it."""
+
+    def __init__(self, fd: int, below: MergedDirectory, form: WhiteoutForm) -> None:
+        self._fd = fd
+        self._below = below
+        self._prefix = form.xattr_prefix
+        self._form = form
+        self._owners = Owners(IdMap())
+        self._hiding: list[str] = []
+
+    def root(self) -> ChangeKind | None:
+        ours = Entry(self._fd, ".", os.fstat(self._fd), self._owners)
+        if not self._below.fds:
+            return None if looks_untouched(ours) else ChangeKind.MODIFY
+        fd = self._below.fds[0]
+        theirs = Entry(fd, ".", os.fstat(fd), self._owners)
+        return ChangeKind.MODIFY if differ(ours, theirs) else None
+
+    def children(self, path: str) -> list[Child]:
+        with ExitStack() as held:
+            fd = open_in_root(self._fd, path or ".", _DIRECTORY)
+            held.callback(os.close, fd)
+            ours = list_entries(fd, self._owners)
+            below = self._below.walk(path.split("/")[1:])
+            if below is None:
+                new = sorted(ours.keys() - self._whiteouts(fd, ours))
+                return [Child(name, ChangeKind.ADD, ours[name].is_directory) for name in new]
+            held.enter_context(below)
+            return self._compare(path, fd, ours, below)
+
+    def _compare(self, path: str, fd: int, ours: dict[str, Entry], below: MergedDirectory) -> list[Child]:
+        whiteouts = self._whiteouts(fd, ours)
+        names = set(ours)
+        if self._is_hiding(path, fd):
+            names |= below.names()
+        children = []
+        for name in sorted(names):
+            new = None if name in whiteouts else ours.get(name)
+            found = below.find(name)
+            old = Entry(below.fds[found.level], name, found.status, self._owners) if found else None
+            if new is None:
+                if old is not None:
+                    children.append(Child(name, ChangeKind.DELETE))
+            elif old is None:
+                children.append(Child(name, ChangeKind.ADD, new.is_directory))
+            else:
+                kind = ChangeKind.MODIFY if self._differ(new, old) else None
+                children.append(Child(name, kind, new.is_directory))
+        return children
+
+    def _differ(self, new: Entry, old: Entry) -> bool:
+        if differ(new, old):
+            return True
+        if new.is_directory:
+            return False
+        # A stub has the content of what is below it.
+        return read_xattr(new.path(), self._prefix + "metacopy") is None and not same_content(new, old)
+
+    def _is_hiding(self, path: str, fd: int) -> bool:
+        """Tell whether nothing of the layers below shows through in this directory.
+
+        A walk comes to a directory before what is in it, so that it is enough to
+        remember the topmost opaque ones on the way.
+        """
+        if read_xattr(fd, self._prefix + "redirect") is not None:
+            raise NotNative(f"{path}: was renamed by overlayfs (redirect_dir)")
+        while self._hiding and not f"{path}/".startswith(self._hiding[-1]):
+            self._hiding.pop()
+        if self._hiding:
+            return True
+        if read_xattr(fd, self._prefix + "opaque") != b"y":
+            return False
+        self._hiding.append(f"{path}/")
+        return True
+
+    def _whiteouts(self, fd: int, ours: dict[str, Entry]) -> set[str]:
+        """Return the names in an upper directory that say that something is gone."""
+        here = MergedDirectory([os.dup(fd)], self._form)
+        with here:
+            return {name for name, entry in ours.items() if here.is_whiteout(0, name, entry.status)}
