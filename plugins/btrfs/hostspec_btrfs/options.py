@@ -1,0 +1,34 @@
+"""The driver's options and what they mean."""
+
+from __future__ import annotations
+
+import re
+
+from hostspec.errors import InvalidRequest
+
+__all__ = ["least_size"]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_POWERS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))}
+
+
+def least_size(options: tuple[tuple[str, str], ...]) -> int:
+    """Return ``min_space``: the least number of bytes that ``size`` may limit a layer to.
+
+    In the Go driver this option also switches quotas on; here nothing does.
+
+    Args:
+        options: Names without the driver's prefix, and values.
+
+    Raises:
+        InvalidRequest: An option is unknown, or its value is no size.
+    """
+    least = 0
+    for name, value in options:
+        if name != "min_space":
+            raise InvalidRequest(f"btrfs.{name}", "is no option of this driver; it knows min_space")
+        found = _SIZE.fullmatch(value.strip())
+        if found is None:
+            raise InvalidRequest(f"btrfs.{name}={value}", "must be a size, such as 512m or 10g")
+        least = int(float(found[1]) * _POWERS[found[2].lower()])
+    return least

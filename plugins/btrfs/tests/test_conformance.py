@@ -1,0 +1,16 @@
+"""The btrfs driver keeps the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostspec.driver import GraphDriver
+from hostspec.testing import DriverConformance, DriverOpener
+
+
+class TestBtrfs(DriverConformance):
+    """On btrfs."""
+
+    @pytest.fixture
+    def driver(self, open_driver_at: DriverOpener, btrfs_directory: str) -> GraphDriver:
+        return open_driver_at(btrfs_directory, "btrfs")

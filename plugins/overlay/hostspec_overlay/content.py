@@ -1,0 +1,159 @@
+"""What a layer adds: its upper directory as changes and as a tar, without a mount."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from hostspec.archive.upper import inspect_upper, upper_changes
+from hostspec.idmap import IdMap
+from hostspec.values import Change, ChangeKind, LayerRef
+from hostspec_overlay.environment import whiteout_form
+from hostspec_overlay.homes import Homes
+from hostspec_overlay.layout import LayerDirectory, numbered_diffs
+from hostspec_overlay.roots import differs_by_owner_only
+
+__all__ = ["Difference", "Occupied", "difference", "occupied"]
+
+_STAT_BLOCK_BYTES = 512
+
+
+class Difference(NamedTuple):
+    """A layer's upper directory, compared with what is below it in the driver."""
+
+    layer: LayerDirectory
+    below: Sequence[str]
+    """Real paths of the directories below ``diff``, uppermost first."""
+    idmap: IdMap
+    """The map that the files in ``diff`` carry."""
+    idmap_below: IdMap
+    """The map that the files below carry."""
+
+    def needs_mount(self) -> bool:
+        """Tell whether only the kernel can follow what is in these directories: renamed ones.
+
+        Raises:
+            DriverFailed: The operating system refused.
+        """
+        return any(_inspected(directory).redirects for directory in (self.layer.diff, *self.below))
+
+    def has_stubs(self) -> bool:
+        """Tell whether files lack their content (``metacopy``), so that it must be read from a mount.
+
+        Raises:
+            DriverFailed: The operating system refused.
+        """
+        return _inspected(self.layer.diff).stubs
+
+    def changes(self) -> Iterator[Change]:
+        """Yield what the layer changes.
+
+        Raises:
+            DriverFailed: The operating system refused.
+        """
+        found = upper_changes(self.layer.diff, self.below, form=whiteout_form())
+        if self.idmap == self.idmap_below or not self.below:
+            yield from found
+            return
+        # A container mounted under a map: its root carries host IDs and is otherwise that of the layer below.
+        shifted_root = differs_by_owner_only(self.layer.diff, self.below[0])
+        for change in found:
+            if change.path != "/" or not shifted_root:
+                yield change
+
+    def content_bytes(self) -> int:
+        """Return the bytes of content of the files that changed, each inode counted once.
+
+        Raises:
+            DriverFailed: The operating system refused.
+            OSError: The operating system refused.
+        """
+        total = 0
+        linked: set[int] = set()
+        for change in self.changes():
+            if change.kind is ChangeKind.DELETE:
+                continue
+            found = os.lstat(self.layer.diff + change.path)
+            if stat.S_ISREG(found.st_mode) and found.st_ino not in linked:
+                linked.add(found.st_ino)
+                total += found.st_size
+        return total
+
+
+def difference(homes: Homes, layer: LayerRef, parent: LayerRef | None) -> Difference | None:
+    """Return what a layer adds to ``parent``, or ``None`` where it does not stand on it.
+
+    Raises:
+        Unknown: There is no such layer or parent.
+        StoreCorrupt: A layer below is missing.
+        OSError: The operating system refused.
+    """
+    found = homes.find(layer.layer_id)
+    below = homes.find(parent.layer_id) if parent else None
+    entries = found.lower_entries()
+    if parent is None or below is None:
+        return None if entries else Difference(found, [], layer.idmap, layer.idmap)
+    if entries[:1] != (below.entry(),):
+        return None
+    # After an ownership pass all that is inherited has the layer's own map.
+    passed = any(numbered_diffs(found.diff))
+    idmap_below = layer.idmap if passed else parent.idmap
+    return Difference(found, homes.directories_below(found), layer.idmap, idmap_below)
+
+
+class _Inspected(NamedTuple):
+    redirects: bool
+    stubs: bool
+
+
+def _inspected(directory: str) -> _Inspected:
+    """Look for what overlayfs may have left in an upper directory, if it ever was one."""
+    work = os.path.join(os.path.dirname(directory), "work")
+    if not os.path.isdir(f"{work}/work"):
+        # Only a writable mount makes that directory, and only through such a mount come stubs and renames.
+        return _Inspected(redirects=False, stubs=False)
+    facts = inspect_upper(directory, form=whiteout_form())
+    return _Inspected(redirects=facts.has_redirects, stubs=facts.has_stubs)
+
+
+class Occupied(NamedTuple):
+    """What a tree occupies on its file system."""
+
+    allocated_bytes: int
+    """As du(1) counts."""
+    inodes: int
+
+
+def occupied(path: str, *, without: str) -> Occupied:
+    """Return what a tree occupies, each inode counted once.
+
+    Args:
+        path: Its root, counted too.
+        without: A directory that is left out, since something may be mounted there.
+    """
+    total = inodes = 0
+    for found in _every_inode(path, without):
+        total += found.st_blocks * _STAT_BLOCK_BYTES
+        inodes += 1
+    return Occupied(total, inodes)
+
+
+def _every_inode(root: str, without: str) -> Iterator[os.stat_result]:
+    linked: set[int] = set()
+    yield os.lstat(root)
+    pending = [root]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.path == without:
+                    continue
+                found = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(entry.path)
+                elif found.st_nlink > 1:
+                    if found.st_ino in linked:
+                        continue
+                    linked.add(found.st_ino)
+                yield found
