@@ -1,0 +1,101 @@
+"""Making containers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hostspec.errors import Unknown
+from hostspec.idmap import IdMap
+from hostspec.store.copies import note_use
+from hostspec.store.filling import Making, make_layer, new_id
+from hostspec.store.graph_root import Edits, GraphRoot
+from hostspec.store.layers import check_parent, create_empty
+from hostspec.store.layout import check_id
+from hostspec.store.mapped import Footing, Strategy, find_footing
+from hostspec.store.records import Container, Image, Layer
+from hostspec.store.timestamps import now
+from hostspec.values import CreateOptions
+
+__all__ = ["create_container"]
+
+
+def create_container(  # noqa: PLR0913 - as the method of Store has them
+    root: GraphRoot,
+    image: str | None,
+    *,
+    container_id: str | None = None,
+    names: Sequence[str] = (),
+    idmap: IdMap | None = None,
+    strategy: Strategy = "auto",
+    metadata: str = "",
+    flags: Mapping[str, object] | None = None,
+    options: CreateOptions | None = None,
+) -> Container:
+    """Make a container and its layer; see :meth:`hostspec.store.Store.create_container`."""
+    root.refuse_if_read_only()
+    wanted = options or CreateOptions()
+    found = root.images.read().get(image) if image else None
+    container = Container(
+        id=container_id or new_id(),
+        names=tuple(dict.fromkeys(names)),
+        image=found.id if found is not None else None,
+        layer=new_id(),
+        metadata=metadata,
+        created=now(),
+        idmap=idmap or IdMap(),
+        # Both labels are there even where they are empty: the Go library writes them so.
+        flags={"MountLabel": wanted.mount_label, "ProcessLabel": "", **(flags or {})},
+    )
+    check_id("container", container.id)
+    root.containers.read().refuse_taken(container.id, container.names)
+    footing = find_footing(
+        root,
+        found,
+        container.idmap,
+        strategy,
+        squash=wanted.squash,
+        threads=wanted.threads,
+        progress=wanted.progress,
+    )
+    _make(root, container, found, footing, wanted)
+    if footing.parent is not None and footing.parent.idmap:
+        note_use(root, footing.parent.id)
+    return container
+
+
+def _make(
+    root: GraphRoot, container: Container, image: Image | None, footing: Footing, options: CreateOptions
+) -> None:
+    parent = footing.parent
+    draft = Layer(
+        id=container.layer,
+        parent=parent.id if parent is not None else None,
+        mount_label=options.mount_label,
+        created=now(),
+        idmap=footing.layer_idmap,
+    )
+
+    def check(edits: Edits) -> None:
+        edits.containers.refuse_taken(container.id, container.names)
+        if image is not None:
+            present = edits.images.with_id(image.id)
+            if present is None or (parent is not None and parent.id not in present.top_layers):
+                raise Unknown("image", image.id)
+        check_parent(edits, parent)
+
+    def record(edits: Edits, _layer: Layer) -> None:
+        edits.containers.put(container)
+        edits.containers.save()
+
+    make_layer(
+        root,
+        Making(
+            draft=draft,
+            create=lambda layer: create_empty(root, layer, parent, options),
+            check=check,
+            options=options,
+            reads=(parent.id,) if parent is not None else (),
+            belongs_to=("container", container.id),
+            record=record,
+        ),
+    )

@@ -1,0 +1,114 @@
+"""What only hostspec knows about mapped copies: how each was made, and when it was last used.
+
+One file for each, ``<driver>-layers/hostspec/copies/<layer ID>``: the strategy is its content, the
+last use its time of modification. A copy that the Go library made has none.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import NamedTuple
+
+from hostspec.store.graph_root import GraphRoot
+from hostspec.store.records import Image, Layer
+from hostspec.store.recovery import read_layers
+from hostspec.store.timestamps import timestamp
+from hostspec.values import DiskUsage
+
+__all__ = ["MappedCopy", "is_noted", "list_copies", "note_strategy", "note_use"]
+
+
+class MappedCopy(NamedTuple):
+    """A mapped copy of an image's top layer."""
+
+    layer: Layer
+    """The copy."""
+    image: Image
+    """The image whose top layer it copies."""
+    strategy: str | None
+    """``"template"`` or ``"copy"``, or ``None`` where hostspec did not make it."""
+    usage: DiskUsage
+    """What it occupies."""
+    last_used: str | None
+    """When a container was last made on it, RFC 3339, or ``None`` where not known."""
+    containers: tuple[str, ...]
+    """IDs of the containers that stand on it."""
+
+
+def list_copies(root: GraphRoot) -> list[MappedCopy]:
+    """Return all mapped copies, in the order of their images."""
+    noted = _noted(root)  # before the layers are read, so that no note is older than what it is about
+    layers = read_layers(root)
+    if not root.read_only:
+        _forget(root, [layer_id for layer_id in noted if layer_id not in layers])
+    users: dict[str | None, list[str]] = {}
+    for container in root.containers.read():
+        layer = layers.with_id(container.layer)
+        users.setdefault(layer.parent if layer is not None else None, []).append(container.id)
+    return [
+        MappedCopy(
+            layer=layer,
+            image=image,
+            strategy=_strategy(root, layer.id),
+            usage=root.driver.disk_usage(layer.id),
+            last_used=_last_used(root, layer.id),
+            containers=tuple(users.get(layer.id, ())),
+        )
+        for image in root.images.read()
+        for each in image.mapped_layers
+        if (layer := layers.with_id(each)) is not None
+    ]
+
+
+def note_strategy(root: GraphRoot, layer_id: str, strategy: str) -> None:
+    """Note how a copy was made; the time of use is now."""
+    path = _path(root, layer_id)
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    with open(path, "w", encoding="ascii") as file:
+        file.write(strategy)
+
+
+def note_use(root: GraphRoot, layer_id: str) -> None:
+    """Note that a container was made on a copy just now."""
+    path = _path(root, layer_id)
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        note_strategy(root, layer_id, "")
+
+
+def is_noted(root: GraphRoot, layer_id: str) -> bool:
+    """Tell whether a layer is known to have been made as a copy."""
+    return os.path.exists(_path(root, layer_id))
+
+
+def _noted(root: GraphRoot) -> list[str]:
+    directory = os.path.join(root.layout.own, "copies")
+    return os.listdir(directory) if os.path.isdir(directory) else []
+
+
+def _forget(root: GraphRoot, layer_ids: list[str]) -> None:
+    """Delete the notes about copies that somebody removed who does not know of notes."""
+    for layer_id in layer_ids:
+        with suppress(FileNotFoundError):
+            os.unlink(_path(root, layer_id))
+
+
+def _strategy(root: GraphRoot, layer_id: str) -> str | None:
+    try:
+        with open(_path(root, layer_id), encoding="ascii") as file:
+            return file.read() or None
+    except FileNotFoundError:
+        return None
+
+
+def _last_used(root: GraphRoot, layer_id: str) -> str | None:
+    try:
+        return timestamp(os.stat(_path(root, layer_id)).st_mtime_ns)
+    except FileNotFoundError:
+        return None
+
+
+def _path(root: GraphRoot, layer_id: str) -> str:
+    return os.path.join(root.layout.own, "copies", layer_id)

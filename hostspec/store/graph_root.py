@@ -1,0 +1,203 @@
+"""An opened graph root: its layout, its tables, and its driver once somebody needs it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from hostspec.errors import Duplicate, StoreReadOnly
+from hostspec.store.layout import Layout
+from hostspec.store.locking import LockFile, OccasionLocks
+from hostspec.store.mount_counts import MountCounts
+from hostspec.store.record_json import (
+    container_from_json,
+    container_to_json,
+    image_from_json,
+    image_to_json,
+    layer_from_json,
+    layer_to_json,
+)
+from hostspec.store.records import Container, Image, Layer
+from hostspec.store.tables import Edit, Format, Table, TableFile
+from hostspec.store.unsettled import Unsettled
+
+if TYPE_CHECKING:  # importing pluggy and a driver costs more than listing a store
+    from hostspec.driver import GraphDriver
+    from hostspec.observers import Observer
+
+__all__ = ["Edits", "GraphRoot", "Sync"]
+
+Sync = Literal["none", "filesystem"]
+"""What makes layers survive a power loss: nothing, or a sync of the file system before the record."""
+
+_LAYER_FORMAT = Format("layer", layer_from_json, layer_to_json)
+_IMAGE_FORMAT = Format("image", image_from_json, image_to_json)
+_CONTAINER_FORMAT = Format("container", container_from_json, container_to_json)
+
+
+class Edits(NamedTuple):
+    """All tables while their locks are held alone."""
+
+    layers: Edit[Layer]
+    images: Edit[Image]
+    containers: Edit[Container]
+
+
+class GraphRoot:
+    """What every operation of a store works on; used from several threads.
+
+    Locks are taken in the Go library's order: storage, layers, images, containers, mount counts.
+
+    Attributes:
+        layout: Where everything lies.
+        options: The driver's options, names without its prefix.
+        read_only: Whether nothing may be written.
+        sync: What makes layer data survive a power loss.
+        layers: The layers' records.
+        images: The images' records.
+        containers: The containers' records.
+        mounts: How often each layer is mounted.
+        unsettled: Notes of steps that take more than one file.
+        occasions: Locks for work that only one may do at a time, and that takes long.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        options: Sequence[tuple[str, str]] = (),
+        read_only: bool = False,
+        sync: Sync = "none",
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """Name the places; nothing is read or made yet."""
+        self.layout = layout
+        self.options = tuple(options)
+        self.read_only = read_only
+        self.sync: Sync = sync
+        self.layers = Table(
+            _LAYER_FORMAT,
+            LockFile(os.path.join(layout.layers, "layers.lock"), read_only=read_only),
+            (
+                TableFile(os.path.join(layout.layers, "layers.json")),
+                TableFile(os.path.join(layout.layers, "volatile-layers.json"), durable=False),
+            ),
+        )
+        self.images = Table(
+            _IMAGE_FORMAT,
+            LockFile(os.path.join(layout.images, "images.lock"), read_only=read_only),
+            (TableFile(os.path.join(layout.images, "images.json")),),
+        )
+        self.containers = Table(
+            _CONTAINER_FORMAT,
+            LockFile(os.path.join(layout.containers, "containers.lock"), read_only=read_only),
+            (
+                TableFile(os.path.join(layout.containers, "containers.json")),
+                TableFile(os.path.join(layout.containers, "volatile-containers.json"), durable=False),
+            ),
+        )
+        self._storage_lock = LockFile(os.path.join(layout.root, "storage.lock"), read_only=read_only)
+        self.mounts = MountCounts(layout.mounts, read_only=read_only)
+        self.unsettled = Unsettled(os.path.join(layout.own, "unsettled"))
+        self.occasions = OccasionLocks(layout.locks)
+        self._observers = tuple(observers)
+        self._driver: GraphDriver | None = None
+        self._opening = threading.Lock()
+        self._in_making: set[str] = set()
+        self._in_making_lock = threading.Lock()
+
+    @property
+    def driver(self) -> GraphDriver:
+        """The driver; see :meth:`open_driver`."""
+        return self._driver or self.open_driver()
+
+    @property
+    def driver_if_open(self) -> GraphDriver | None:
+        """The driver, if anything has needed it."""
+        return self._driver
+
+    def open_driver(self) -> GraphDriver:
+        """Open the driver, unless it is open.
+
+        Raises:
+            DriverUnavailable: It cannot be used here; the reason is in the error.
+            InvalidRequest: It does not know an option.
+        """
+        with self._opening:
+            if self._driver is None:
+                self._driver = self._opened_driver()
+            return self._driver
+
+    @contextmanager
+    def editing(self, *, with_driver: bool = True) -> Iterator[Edits]:
+        """Hold the locks of all tables alone, for one short step.
+
+        Args:
+            with_driver: Open the driver first, since that may take a while: it clears up after the dead.
+
+        Raises:
+            StoreReadOnly: The store was opened for reading.
+            StoreCorrupt: A file cannot be understood.
+        """
+        self.refuse_if_read_only()
+        if with_driver:
+            self.open_driver()
+        with (
+            self.layers.writing() as layers,
+            self.images.writing() as images,
+            self.containers.writing() as containers,
+        ):
+            yield Edits(layers, images, containers)
+
+    @contextmanager
+    def making(self, layer_id: str) -> Iterator[None]:
+        """Keep the other threads of this process from making a layer of the same ID.
+
+        Raises:
+            Duplicate: One of them is at it.
+        """
+        with self._in_making_lock:
+            if layer_id in self._in_making:
+                raise Duplicate("ID", layer_id)
+            self._in_making.add(layer_id)
+        try:
+            yield
+        finally:
+            self._in_making.discard(layer_id)
+
+    def clear_up(self) -> None:
+        """Delete what was removed, and what dead processes left; holds no lock."""
+        self._clear_up(self.driver)
+
+    def clean_up_driver(self) -> None:
+        """Have the driver take down what it mounted at its home, and others look for it again."""
+        with self._storage_lock.exclusive() as held:
+            self.driver.cleanup()
+            held.record_write()
+
+    def refuse_if_read_only(self) -> None:
+        """Raise StoreReadOnly if the store was opened for reading."""
+        if self.read_only:
+            raise StoreReadOnly(self.layout.root)
+
+    def _opened_driver(self) -> GraphDriver:
+        from hostspec.plugins import open_driver  # noqa: PLC0415 - listing records needs no driver
+
+        driver = open_driver(
+            self.layout.driver,
+            home=self.layout.home,
+            run_root=self.layout.driver_run_root,
+            options=self.options,
+            observers=self._observers,
+        )
+        if not self.read_only:
+            os.makedirs(self.layout.home, 0o700, exist_ok=True)
+            self._clear_up(driver)
+        return driver
+
+    def _clear_up(self, driver: GraphDriver) -> None:
+        driver.reclaim()
+        self.occasions.sweep()

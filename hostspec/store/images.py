@@ -1,0 +1,64 @@
+"""Making images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hostspec.errors import InvalidRequest, Unknown
+from hostspec.store.big_data import with_items, write_items
+from hostspec.store.filling import new_id
+from hostspec.store.graph_root import Edits, GraphRoot
+from hostspec.store.layout import check_id
+from hostspec.store.records import Image, Layer
+from hostspec.store.recovery import recover_under_lock
+from hostspec.store.timestamps import now
+from hostspec.store.unsettled import Note
+
+__all__ = ["create_image"]
+
+
+def create_image(
+    root: GraphRoot,
+    top_layer: str | None,
+    *,
+    image_id: str | None = None,
+    names: Sequence[str] = (),
+    digest: str | None = None,
+    metadata: str = "",
+    created: str | None = None,
+    big_data: Mapping[str, bytes] | None = None,
+) -> Image:
+    """Record an image; see :meth:`hostspec.store.Store.create_image`."""
+    root.refuse_if_read_only()
+    if digest is not None and ":" not in digest:
+        raise InvalidRequest(f"digest {digest!r}", "must be ALGORITHM:HEX, as in sha256:…")
+    image = Image(
+        id=image_id or new_id(),
+        digest=digest,
+        names=tuple(dict.fromkeys(names)),
+        metadata=metadata,
+        created=created or now(),
+    )
+    check_id("image", image.id)
+    with root.editing(with_driver=False) as edits:
+        recover_under_lock(root, edits)
+        edits.images.refuse_taken(image.id, image.names)
+        layer = edits.layers.find(top_layer) if top_layer else None
+        if top_layer and layer is None:
+            raise Unknown("layer", top_layer)
+        if layer is not None:
+            _refuse_shifted_layer(edits, layer)
+        image = with_items(image._replace(layer=layer.id if layer is not None else None), big_data or {})
+        with root.unsettled.noting([Note("image", image.id)]):
+            write_items(root, image, big_data or {})
+            edits.images.put(image)
+            edits.images.save()
+    return image
+
+
+def _refuse_shifted_layer(edits: Edits, layer: Layer) -> None:
+    """Refuse the layer of a container that is shifted: what was written into it may carry host IDs."""
+    for container in edits.containers:
+        if container.layer == layer.id and container.idmap and not layer.idmap:
+            reason = f"belongs to container {container.id}, whose files are shifted when it is mounted"
+            raise InvalidRequest(f"layer {layer.id}", f"{reason}; import its diff as a layer instead")

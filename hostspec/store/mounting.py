@@ -1,0 +1,144 @@
+"""Mounting, counted for all programs that use the store."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from hostspec.errors import DriverFailed, InUse, InvalidRequest, Unknown
+from hostspec.idmap import IdMap
+from hostspec.store.graph_root import GraphRoot
+from hostspec.store.mount_counts import MountCount, MountCountsEdit
+from hostspec.store.records import Container, Image, Layer
+from hostspec.store.tables import Snapshot
+from hostspec.values import MountOptions
+
+__all__ = ["mount", "mount_count", "shift_of", "take_all_down", "target_of", "unmount", "unmount_wholly"]
+
+
+class Target(NamedTuple):
+    """What a reference to be mounted stands for."""
+
+    layer: Layer
+    """The layer to mount."""
+    container: Container | None
+    """The container whose layer it is."""
+    image: Image | None
+    """The image whose files it shows, unmapped."""
+
+
+def target_of(root: GraphRoot, layers: Snapshot[Layer], reference: str) -> Target:
+    """Return what is to be mounted for an ID or name of a container, a layer or an image.
+
+    Raises:
+        Unknown: There is nothing of that ID or name.
+    """
+    container = root.containers.read().find(reference)
+    if container is not None:
+        return Target(layers.get(container.layer), container, None)
+    layer = layers.find(reference)
+    if layer is not None:
+        owner = next((each for each in root.containers.read() if each.layer == layer.id), None)
+        return Target(layer, owner, None)
+    image = root.images.read().find(reference)
+    if image is None:
+        raise Unknown("layer", reference)
+    tops = [layer for each in image.top_layers if (layer := layers.with_id(each)) is not None]
+    unmapped = next((layer for layer in tops if not layer.idmap), None)
+    if unmapped is None:
+        reason = "has no layer whose files carry container IDs; mount one of its layers instead"
+        raise InvalidRequest(f"image {image.id}", reason)
+    return Target(unmapped, None, image)
+
+
+def shift_of(layer: Layer, container: Container | None) -> IdMap:
+    """Return the map under which a mount must show a layer's files.
+
+    It shifts exactly when the container's record has a map and its layer's record has none.
+    """
+    return container.idmap if container is not None and not layer.idmap else IdMap()
+
+
+def mount(root: GraphRoot, reference: str, *, read_only: bool = False, mount_label: str = "") -> str:
+    """Mount a container, layer or image; see :meth:`hostspec.store.Store.mount`."""
+    root.refuse_if_read_only()
+    root.open_driver()
+    # The layers stay locked for reading, so that nobody removes the layer meanwhile.
+    with root.layers.reading() as layers, root.mounts.writing() as counts:
+        target = target_of(root, layers, reference)
+        container = target.container
+        options = MountOptions(
+            idmap=shift_of(target.layer, container),
+            read_only=read_only or target.image is not None,
+            volatile=container is not None and container.volatile,
+            mount_label=mount_label or target.layer.mount_label,
+            options=container.mount_options if container is not None else (),
+        )
+        # Always asked of the driver, which answers with the mount that is there: a count without a
+        # mount in this mount namespace means that it has to be mounted here again.
+        path = os.path.normpath(root.driver.mount(target.layer.id, options))
+        before = counts.get(target.layer.id)
+        counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
+    return path
+
+
+def unmount(root: GraphRoot, reference: str, *, force: bool = False) -> bool:
+    """Give a mount back; see :meth:`hostspec.store.Store.unmount`."""
+    root.refuse_if_read_only()
+    root.open_driver()
+    with root.layers.reading() as layers, root.mounts.writing() as counts:
+        layer = target_of(root, layers, reference).layer
+        before = counts.get(layer.id)
+        if before is None and not force:
+            raise InvalidRequest(f"layer {layer.id}", "is not mounted")
+        if before is not None and before.users > 1 and not force:
+            counts.put(before._replace(users=before.users - 1))
+            return False
+        _take_down(root, counts, layer.id)
+    return True
+
+
+def unmount_wholly(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
+    """Take a layer's mount down, whoever still counts on it, because the layer is to be removed.
+
+    Raises:
+        DriverFailed: It is busy; it is still mounted.
+    """
+    if counts.get(layer_id) is not None:
+        _take_down(root, counts, layer_id)
+
+
+def mount_count(root: GraphRoot, reference: str) -> int:
+    """Return how many users a mount has; see :meth:`hostspec.store.Store.mounted`."""
+    layer = target_of(root, root.layers.read(), reference).layer
+    count = root.mounts.read().get(layer.id)
+    return count.users if count is not None else 0
+
+
+def take_all_down(root: GraphRoot, *, force: bool) -> tuple[str, ...]:
+    """Take down every counted mount; see :meth:`hostspec.store.Store.shutdown`."""
+    root.refuse_if_read_only()
+    root.open_driver()
+    with root.layers.reading(), root.mounts.writing() as counts:
+        present = counts.all()
+        if present and not force:
+            users = [each.path for each in present]
+            raise InUse("store", root.layout.root, users, "has mounts in use at")
+        left = []
+        for each in present:
+            try:
+                _take_down(root, counts, each.layer)
+            except DriverFailed:
+                left.append(each.layer)
+    if not left:
+        root.clean_up_driver()
+    return tuple(left)
+
+
+def _take_down(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
+    before = counts.get(layer_id)
+    if before is not None:
+        root.driver.unmount(layer_id, before.path)
+        counts.put(before._replace(users=0))
+    else:
+        root.driver.unmount(layer_id, root.driver.mount(layer_id))

@@ -1,0 +1,93 @@
+"""Names, metadata and other facts that layers, images and containers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hostspec.errors import Unknown
+from hostspec.store.graph_root import GraphRoot
+from hostspec.store.records import Container, Image, Layer
+from hostspec.store.recovery import read_layers
+
+__all__ = ["change_names", "find_object", "set_metadata"]
+
+Names = tuple[str, ...]
+
+
+def find_object(
+    root: GraphRoot, reference: str, kinds: Sequence[str] = ("container", "image", "layer")
+) -> Layer | Image | Container | None:
+    """Return the object of that ID or name, of whichever of these kinds it is found first."""
+    found: Layer | Image | Container | None = None
+    for kind in kinds or ("container", "image", "layer"):
+        if kind == "layer":
+            found = read_layers(root).find(reference)
+        elif kind == "image":
+            found = root.images.read().find(reference)
+        else:
+            found = root.containers.read().find(reference)
+        if found is not None:
+            break
+    return found
+
+
+def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequence[str]]) -> Names:
+    """Give an object other names; they are taken from whoever has them.
+
+    Args:
+        root: The store.
+        reference: ID or name.
+        change: Told the names that it has, returns those that it will have.
+
+    Returns:
+        The names that it has now.
+    """
+    found = _found(root, reference)
+    names = tuple(dict.fromkeys(change(found.names)))
+    if isinstance(found, Layer):
+        with root.layers.writing() as layers:
+            layer = layers.get(found.id)
+            names = tuple(dict.fromkeys(change(layer.names)))
+            layers.take_names(names, layer.id)
+            layers.put(layer._replace(names=names))
+            layers.save()
+    elif isinstance(found, Image):
+        with root.images.writing() as images:
+            image = images.get(found.id)
+            names = tuple(dict.fromkeys(change(image.names)))
+            images.take_names(names, image.id)
+            history = tuple(dict.fromkeys((*reversed(names), *image.names_history)))
+            images.put(image._replace(names=names, names_history=history))
+            images.save()
+    else:
+        with root.containers.writing() as containers:
+            container = containers.get(found.id)
+            names = tuple(dict.fromkeys(change(container.names)))
+            containers.take_names(names, container.id)
+            containers.put(container._replace(names=names))
+            containers.save()
+    return names
+
+
+def set_metadata(root: GraphRoot, reference: str, metadata: str) -> None:
+    """Keep another text with an object."""
+    found = _found(root, reference)
+    if isinstance(found, Layer):
+        with root.layers.writing() as layers:
+            layers.put(layers.get(found.id)._replace(metadata=metadata))
+            layers.save()
+    elif isinstance(found, Image):
+        with root.images.writing() as images:
+            images.put(images.get(found.id)._replace(metadata=metadata))
+            images.save()
+    else:
+        with root.containers.writing() as containers:
+            containers.put(containers.get(found.id)._replace(metadata=metadata))
+            containers.save()
+
+
+def _found(root: GraphRoot, reference: str) -> Layer | Image | Container:
+    found = find_object(root, reference)
+    if found is None:
+        raise Unknown("layer, image or container", reference)
+    return found

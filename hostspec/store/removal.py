@@ -1,0 +1,192 @@
+"""Removing layers, images and containers, in the right order and never what is in use.
+
+Records go first, in one step for each table; then the driver renames the layers away, children before
+parents and mapped copies before the layer that they copy; what takes long is deleted without a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hostspec.errors import InUse, LayerInUse
+from hostspec.store.graph_root import Edits, GraphRoot
+from hostspec.store.lineage import children, children_first, with_descent
+from hostspec.store.mounting import unmount_wholly
+from hostspec.store.records import Container, Image, Layer
+from hostspec.store.recovery import (
+    delete_files_of,
+    forget_mapped_layer,
+    recover_under_lock,
+    remove_from_driver,
+)
+from hostspec.store.unsettled import Note
+
+__all__ = ["delete_any", "delete_container", "delete_image", "delete_layer", "layers_to_remove", "wipe"]
+
+
+def delete_layer(root: GraphRoot, reference: str) -> None:
+    """Remove a layer that nothing stands on; see :meth:`hostspec.store.Store.delete_layer`."""
+    with root.editing() as edits:
+        recover_under_lock(root, edits)
+        layer = edits.layers.get(reference)
+        _refuse_used_layer(edits, layer.id)
+        forget_mapped_layer(edits, layer.id)
+        _remove(root, edits, [layer.id], [], [Note("layer", layer.id)])
+    root.clear_up()
+
+
+def delete_container(root: GraphRoot, reference: str) -> None:
+    """Remove a container and its layer; see :meth:`hostspec.store.Store.delete_container`."""
+    with root.editing() as edits:
+        recover_under_lock(root, edits)
+        container = edits.containers.get(reference)
+        _refuse_used_layer(edits, container.layer, by_containers=False)
+        _remove_container(root, edits, container)
+    root.clear_up()
+
+
+def delete_image(root: GraphRoot, reference: str, *, dry_run: bool = False) -> tuple[str, ...]:
+    """Remove an image and the layers only it needs; see :meth:`hostspec.store.Store.delete_image`."""
+    with root.editing() as edits:
+        recover_under_lock(root, edits)
+        image = edits.images.get(reference)
+        users = [container.id for container in edits.containers if container.image == image.id]
+        if users:
+            raise InUse("image", image.id, users, "is in use by container")
+        doomed = layers_to_remove(edits, image)
+        if dry_run:
+            return doomed
+        notes = [Note("layer", each, _created(edits, each), "image", image.id) for each in doomed]
+        _remove(root, edits, doomed, [image], notes)
+    root.clear_up()
+    return doomed
+
+
+def delete_any(root: GraphRoot, reference: str) -> None:
+    """Remove what has that ID or name; see :meth:`hostspec.store.Store.delete`."""
+    with root.editing() as edits:
+        recover_under_lock(root, edits)
+        container = edits.containers.find(reference)
+        image = edits.images.find(reference)
+        if container is not None:
+            _remove_container(root, edits, container)
+        elif image is not None:
+            _remove(root, edits, [], [image], [])
+        else:
+            layer = edits.layers.get(reference)
+            forget_mapped_layer(edits, layer.id)
+            _remove(root, edits, [layer.id], [], [Note("layer", layer.id)])
+    root.clear_up()
+
+
+def wipe(root: GraphRoot) -> None:
+    """Remove everything; see :meth:`hostspec.store.Store.wipe`."""
+    with root.editing() as edits:
+        recover_under_lock(root, edits)
+        doomed = children_first(edits.layers, [each.id for each in edits.layers])
+        owners = [*edits.containers, *edits.images]
+        _remove(root, edits, doomed, owners, [Note("layer", each) for each in doomed])
+        for layer_id in root.driver.list_layers():
+            root.driver.remove(layer_id)
+    root.clear_up()
+
+
+def layers_to_remove(edits: Edits, image: Image) -> tuple[str, ...]:
+    """Return the layers that only this image needs, each before the one that it stands on or copies.
+
+    Those are its mapped copies, its top layer, and parents down to the first that something else needs.
+    """
+    others = {layer for each in edits.images if each.id != image.id for layer in each.top_layers}
+    others |= {container.layer for container in edits.containers}
+    doomed = [each for each in image.mapped_layers if each in edits.layers and each not in others]
+    doomed = [each for each in doomed if not children(edits.layers, each)]
+    # The driver may have built any of the copies on the top layer, so one that stays keeps that one, too.
+    if set(image.mapped_layers) & {layer.id for layer in edits.layers} == set(doomed):
+        for layer in with_descent(edits.layers, image.layer):
+            if layer.id in others or set(children(edits.layers, layer.id)) - set(doomed):
+                break
+            doomed.append(layer.id)
+    return tuple(doomed)
+
+
+def _refuse_used_layer(edits: Edits, layer_id: str, *, by_containers: bool = True) -> None:
+    if standing := children(edits.layers, layer_id):
+        raise LayerInUse(layer_id, standing, "has children")
+    if images := [image.id for image in edits.images if image.layer == layer_id]:
+        raise LayerInUse(layer_id, images, "is in use by image")
+    containers = [each.id for each in edits.containers if each.layer == layer_id]
+    if containers and by_containers:
+        raise LayerInUse(layer_id, containers, "is in use by container")
+
+
+def _remove_container(root: GraphRoot, edits: Edits, container: Container) -> None:
+    doomed = [container.layer] if container.layer in edits.layers else []
+    notes = [Note("layer", each, _created(edits, each), "container", container.id) for each in doomed]
+    _remove(root, edits, doomed, [container], notes)
+
+
+def _remove(
+    root: GraphRoot,
+    edits: Edits,
+    doomed: Sequence[str],
+    owners: Sequence[Image | Container],
+    notes: Sequence[Note],
+) -> None:
+    """Remove layers and what they belong to.
+
+    Args:
+        root: The store.
+        edits: Its tables.
+        doomed: Layers, each before the one that it stands on or copies.
+        owners: Images and containers that go with them.
+        notes: For whoever comes after us if we die: one for each layer.
+    """
+    with root.mounts.writing() as counts:
+        for layer_id in doomed:
+            unmount_wholly(root, counts, layer_id)
+    records = {layer_id: edits.layers.get(layer_id) for layer_id in doomed}
+    all_notes = [*(Note(_kind_of(each), each.id) for each in owners), *notes]
+    with root.unsettled.noting(all_notes):
+        for owner in owners:
+            (edits.images if isinstance(owner, Image) else edits.containers).remove(owner.id)
+        for layer_id in doomed:
+            edits.layers.remove(layer_id)
+        _save(edits)
+        _remove_from_driver(root, edits, records, owners)
+        for note in all_notes:
+            delete_files_of(root, note.kind, note.id)
+
+
+def _remove_from_driver(
+    root: GraphRoot, edits: Edits, records: dict[str, Layer], owners: Sequence[Image | Container]
+) -> None:
+    """Have the driver remove layers; those that it refuses to remove are recorded again.
+
+    If those are all, nothing has been removed, and everything is as it was.
+    """
+    refused = remove_from_driver(root, records)
+    if not refused:
+        return
+    for layer_id in reversed(refused):
+        edits.layers.put(records[layer_id])
+    for owner in owners if len(refused) == len(records) else ():
+        if isinstance(owner, Image):
+            edits.images.put(owner)
+        else:
+            edits.containers.put(owner)
+    _save(edits)
+    raise next(iter(refused.values()))
+
+
+def _save(edits: Edits) -> None:
+    edits.images.save()
+    edits.containers.save()
+    edits.layers.save()
+
+
+def _kind_of(owner: Image | Container) -> str:
+    return "image" if isinstance(owner, Image) else "container"
+
+
+def _created(edits: Edits, layer_id: str) -> str:
+    return edits.layers.get(layer_id).created

@@ -1,0 +1,100 @@
+"""Notes of steps that take more than one file, for whoever comes after a killed process.
+
+A step that changes a driver's layers and one or two tables writes, first, a note for each object that
+it makes or removes, and deletes it last. Notes are written by holders of the layer lock, so whoever
+holds that lock alone sees only notes of the dead. They survive a process, not a power loss: they
+are not synced, and losing one loses nothing but disk space.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+__all__ = ["Note", "Unsettled"]
+
+_SEPARATOR = "\n"
+
+
+class Note(NamedTuple):
+    """One object that was being made or removed."""
+
+    kind: str
+    """``"layer"``, ``"image"`` or ``"container"``."""
+    id: str
+    """Its ID."""
+    created: str = ""
+    """A layer's time of creation, to tell it from a later one of the same ID."""
+    dependant_kind: str = ""
+    """For a layer that is nothing by itself, what it belongs to: ``"image"`` or ``"container"``."""
+    dependant: str = ""
+    """ID of what it belongs to."""
+
+
+class Unsettled:
+    """The notes of one store."""
+
+    def __init__(self, directory: str) -> None:
+        """Name the directory in which notes lie; it is made with the first one."""
+        self._directory = directory
+
+    @contextmanager
+    def noting(self, notes: Iterable[Note]) -> Iterator[None]:
+        """Note objects while the block makes or removes them.
+
+        The notes stay when the block fails, so that the next one clears up after it.
+        """
+        written = [self._write(note) for note in notes]
+        yield
+        for path in written:
+            os.unlink(path)
+
+    def __bool__(self) -> bool:
+        """Tell whether there are any notes."""
+        try:
+            return bool(os.listdir(self._directory))
+        except FileNotFoundError:
+            return False
+
+    def read(self) -> list[Note]:
+        """Return all notes; those that a dying process did not finish writing were of no consequence."""
+        try:
+            names = sorted(os.listdir(self._directory))
+        except FileNotFoundError:
+            return []
+        return [note for note in map(self._read, names) if note is not None]
+
+    def forget(self, notes: Iterable[Note]) -> None:
+        """Delete notes whose objects are settled."""
+        for note in notes:
+            os.unlink(self._path(note))
+
+    def forget_unfinished(self) -> None:
+        """Delete what is no complete note."""
+        for name in os.listdir(self._directory):
+            if self._read(name) is None:
+                os.unlink(os.path.join(self._directory, name))
+
+    def _path(self, note: Note) -> str:
+        return os.path.join(self._directory, f"{note.kind}-{note.id}")
+
+    def _write(self, note: Note) -> str:
+        path = self._path(note)
+        text = _SEPARATOR.join((*note, ""))
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+        return path
+
+    def _read(self, name: str) -> Note | None:
+        with open(os.path.join(self._directory, name), encoding="utf-8", errors="surrogateescape") as file:
+            fields = file.read().split(_SEPARATOR)
+        return Note(*fields[:-1]) if len(fields) == len(Note._fields) + 1 else None

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from hostspec.store import Image, Store, open_store
+from hostspec.store.graph_root import GraphRoot
+from hostspec.store.layout import Layout
+from tests.store.tars import tar_of
+
+
+class OpenStore(Protocol):
+    """Opens the test's store, once more."""
+
+    def __call__(self, *, driver: str = "vfs", read_only: bool = False) -> Store: ...
+
+
+@pytest.fixture
+def open_here(tmp_path: Path) -> OpenStore:
+    """The test's own store; vfs works on every machine, and shows everything that the store itself does."""
+
+    def run(*, driver: str = "vfs", read_only: bool = False) -> Store:
+        return open_store(
+            root=str(tmp_path / "graph"),
+            run_root=str(tmp_path / "run"),
+            driver=driver,
+            read_only=read_only,
+        )
+
+    return run
+
+
+@pytest.fixture
+def store(open_here: OpenStore) -> Iterator[Store]:
+    if os.geteuid() != 0:
+        pytest.skip("layers have owners, which only root can give them")
+    with open_here() as opened:
+        yield opened
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(str(tmp_path / "graph"), str(tmp_path / "run"), "vfs")
+
+
+@pytest.fixture
+def graph_root(layout: Layout) -> GraphRoot:
+    return GraphRoot(layout)
+
+
+@pytest.fixture
+def image(store: Store) -> Image:
+    """An image of two layers, each with files."""
+    base = store.import_layer(io.BytesIO(tar_of({"etc": None, "etc/name": b"base\n", "a": b"short name"})))
+    top = store.import_layer(io.BytesIO(tar_of({"etc/name": b"top\n"}, uid=10, gid=20)), base.id)
+    return store.create_image(top.id, names=["image"], big_data={"manifest": b"{}"})
+
+
+@pytest.fixture
+def tree_of() -> Callable[[str], dict[str, tuple[int, int, bytes]]]:
+    """Reads a mounted tree: owner, group and content of each file."""
+
+    def run(path: str) -> dict[str, tuple[int, int, bytes]]:
+        found = {}
+        for directory, _, names in os.walk(path):
+            for name in names:
+                file = Path(directory, name)
+                status = file.lstat()
+                found[os.path.relpath(file, path)] = (status.st_uid, status.st_gid, file.read_bytes())
+        return found
+
+    return run

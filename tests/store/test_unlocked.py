@@ -1,0 +1,66 @@
+"""No lock is held while content moves."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from hostspec.idmap import IdMap
+from hostspec.store import Image, Store, open_store
+from hostspec.store.graph_root import GraphRoot
+from tests.store.tars import MAP, tar_of
+
+
+class Watching(io.BytesIO):
+    """A stream that counts how often others could write to the store while it was read."""
+
+    def __init__(self, content: bytes, root: GraphRoot) -> None:
+        super().__init__(content)
+        self._root = root
+        self.times = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with self._root.editing(with_driver=False), self._root.mounts.writing():
+            self.times += 1
+        return super().read(size)
+
+
+def test_others_may_write_while_a_layer_is_imported(store: Store, graph_root: GraphRoot) -> None:
+    stream = Watching(tar_of({"file": b"x" * 3_000_000}), graph_root)
+    layer = store.import_layer(stream)
+    assert stream.times > 3
+    assert store.has_layer(layer.id)
+
+
+def test_a_layer_is_seen_by_nobody_before_it_is_whole(store: Store, graph_root: GraphRoot) -> None:
+    seen: list[list[str]] = []
+
+    class Looking(Watching):
+        def read(self, size: int | None = -1, /) -> bytes:
+            seen.append([*(layer.id for layer in self._root.layers.read()), *store.driver.list_layers()])
+            return super().read(size)
+
+    store.import_layer(Looking(tar_of({"file": b"x" * 3_000_000}), graph_root))
+    assert len(seen) > 3
+    assert all(each == [] for each in seen)
+
+
+def test_others_may_write_while_a_mapped_copy_is_made(
+    store: Store, image: Image, graph_root: GraphRoot
+) -> None:
+    times = 0
+
+    def in_the_middle(_: object) -> None:
+        nonlocal times
+        with graph_root.editing(with_driver=False), graph_root.mounts.writing():
+            times += 1
+
+    store.create_container(image.id, idmap=IdMap.parse([MAP]), progress=in_the_middle)
+    assert times > 0
+
+
+def test_a_synced_store_works_like_any_other(store: Store) -> None:
+    with open_store(root=store.root, run_root=store.run_root, driver="vfs", sync="filesystem") as synced:
+        layer = synced.import_layer(io.BytesIO(tar_of({"file": b"x"})))
+    with store.mounting(layer.id) as path:
+        assert os.listdir(path) == ["file"]
