@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from hostspec.idmap import IdMap
 from hostspec.kernel.deletion import delete_tree
+from hostspec.kernel.usernamespaces import user_namespace
 from hostspec_overlay.environment import backing_mount
 from hostspec_overlay.layout import Lower
 from hostspec_overlay.mounting import MountPlan, MountWay, detached_overlay
@@ -64,13 +65,22 @@ class Probes:
         self._mount_api = mount_api
 
     def mapped_lowers(self, idmap: IdMap) -> Outcome:
-        """Find out whether layers can be mounted under a map."""
-        return self._once(
-            ("mapped", idmap, self._mount_api),
-            lambda scratch: _shows_owner(scratch, idmap),
+        """Find out whether layers can be mounted under a map.
+
+        What a mount can do is tried once, with any map; of this one, whether the kernel takes it.
+        """
+        mounts = self._once(
+            ("mapped", self._mount_api),
+            lambda scratch: _shows_owner(scratch, _ANY_MAP),
             f"tried an idmapped lower layer on {backing_mount(self._home).filesystem}",
-            idmap=idmap,
+            idmap=_ANY_MAP,
         )
+        if mounts.works:
+            try:
+                user_namespace(idmap)
+            except OSError as refusal:
+                return Outcome(works=False, reason=f"the kernel does not take this map: {refusal}")
+        return mounts
 
     def report(self, choices: MountChoices) -> list[tuple[str, str]]:
         """Return everything, for people.
