@@ -99,10 +99,15 @@ class ByteSource:
     def skip_padding(self, size: int) -> None:
         """Pass over what fills the last block of ``size`` bytes of content.
 
+        A stream may end right here, without it: some programs write their last member so, and the Go
+        library reads on as if the archive had ended as it should.
+
         Raises:
-            InvalidArchive: The stream ends before that.
+            InvalidArchive: The stream ends in the middle of it.
         """
         padding = -size % BLOCK
+        if self._start == self._end and not self._fill():
+            return
         while padding:
             piece = self._piece(padding)
             padding -= len(piece)

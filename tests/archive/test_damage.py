@@ -31,6 +31,7 @@ SAMPLE = handmade(
 END = len(SAMPLE.rstrip(b"\0"))
 END += -END % 512
 BEGINNINGS_OF_MEMBERS = 7
+END_OF_CONTENT = SAMPLE.index(b"x" * 3000) + 3000
 
 
 def attempt(data: bytes, form: WhiteoutForm = WhiteoutForm.PLAIN) -> None:
@@ -57,10 +58,19 @@ def test_a_tar_cut_off_between_members_is_told(caplog: pytest.LogCaptureFixture)
     assert caplog.text == ""
 
 
-@given(st.integers(min_value=1, max_value=END - 1).filter(lambda length: length % 512))
+@given(
+    st.integers(min_value=1, max_value=END - 1).filter(
+        lambda length: length % 512 and length != END_OF_CONTENT
+    )
+)
 def test_a_tar_cut_off_within_a_block_is_refused(length: int) -> None:
     with pytest.raises(InvalidArchive):
         attempt(SAMPLE[:length])
+
+
+def test_a_tar_may_end_without_the_padding_of_its_last_file(caplog: pytest.LogCaptureFixture) -> None:
+    attempt(SAMPLE[:END_OF_CONTENT])
+    assert "no end marker" in caplog.text
 
 
 def test_a_tar_cut_off_in_a_file_names_the_file() -> None:

@@ -1,0 +1,87 @@
+"""Sub-commands about containers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast, get_args
+
+from hostspec.cli.context import Context, idmap_of
+from hostspec.cli.described import container_json, container_lines, created_lines
+from hostspec.cli.grammar import Arguments, UsageError
+from hostspec.cli.objects import each_of, given_metadata
+from hostspec.cli.render import print_json, progress_bar
+
+if TYPE_CHECKING:  # listing containers needs none of what makes them
+    from hostspec.store.mapped import Strategy
+
+__all__ = ["container", "containers", "create_container", "delete_container"]
+
+
+def create_container(context: Context, arguments: Arguments) -> None:
+    """Make a container, whose image's files are shown under its ID map."""
+    image = arguments.positionals[0] or None
+    with progress_bar("mapping") as progress:
+        made = context.store.create_container(
+            image,
+            container_id=arguments.one("id"),
+            names=arguments.every("name"),
+            idmap=idmap_of(arguments),
+            metadata=given_metadata(arguments) or "",
+            strategy=_strategy(arguments),
+            squash=context.squash,
+            progress=progress,
+        )
+    if arguments.given("json"):
+        print_json(container_json(made))
+    else:
+        print("\n".join(created_lines(made.id, made.names)))
+
+
+def _strategy(arguments: Arguments) -> Strategy:
+    """Return how the map is to be made.
+
+    Raises:
+        UsageError: There is no such way.
+    """
+    from hostspec.store.mapped import Strategy  # noqa: PLC0415 - making a container needs it anyway
+
+    given = arguments.one("idmap-strategy") or "auto"
+    for strategy in get_args(Strategy):
+        if given == strategy:
+            return cast(Strategy, strategy)
+    raise UsageError("--idmap-strategy", f"{given!r} is none of {', '.join(get_args(Strategy))}")
+
+
+def containers(context: Context, arguments: Arguments) -> None:
+    """List containers."""
+    found = context.store.containers()
+    if arguments.given("json"):
+        print_json([container_json(each) for each in found])
+        return
+    for each in found:
+        print(each.id if arguments.given("quiet") else "\n".join(container_lines(each)))
+
+
+def container(context: Context, arguments: Arguments) -> int:
+    """Describe containers."""
+    found, code = each_of(arguments.positionals, context.store.container)
+    if arguments.given("json"):
+        print_json([container_json(each) for each in found])
+        return code
+    images = {each.id: each for each in context.store.images()}
+    for each in found:
+        lines = [f"ID: {each.id}"]
+        lines += [f"Name: {name}" for name in each.names]
+        if each.image:
+            image = images.get(each.image)
+            lines.append(f"Image: {each.image}")
+            lines += [f"Image name: {name}" for name in (image.names if image else ())]
+        lines.append(f"Size: {context.store.container_size(each.id)}")
+        lines.append(f"Layer: {each.layer}")
+        lines += [f"Data: {key}" for key in each.big_data]
+        print("\n".join(lines))
+    return code
+
+
+def delete_container(context: Context, arguments: Arguments) -> None:
+    """Delete a container and its layer."""
+    context.store.delete_container(arguments.positionals[0])

@@ -1,0 +1,153 @@
+"""Sub-commands about the store as a whole, and about what this machine can do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import NamedTuple
+
+from hostspec import __version__
+from hostspec.cli.context import Context, idmap_of
+from hostspec.cli.grammar import Arguments
+from hostspec.cli.render import print_json, table
+from hostspec.errors import HostspecError
+from hostspec.idmap import IdMap
+from hostspec.plugins import InstalledDriver, installed_drivers, open_driver
+
+__all__ = ["drivers", "info", "shutdown", "status", "version", "wipe"]
+
+EXAMPLE_MAP = IdMap.parse(["0:100000:65536"])
+
+
+class Usability(NamedTuple):
+    """Whether an installed driver can be used at the store's place."""
+
+    driver: InstalledDriver
+    reason: str
+    """Why not, or ``""``."""
+
+
+def drivers(context: Context, arguments: Arguments) -> None:
+    """List the installed drivers."""
+    from hostspec.store.opening import default_roots  # noqa: PLC0415
+
+    default_root, default_run_root = default_roots()
+    root, run_root = context.root or default_root, context.run_root or default_run_root
+    found = [Usability(driver, _reason_against(driver, root, run_root)) for driver in installed_drivers()]
+    if arguments.given("json"):
+        print_json(
+            [
+                {
+                    "name": each.driver.name,
+                    "distribution": each.driver.distribution,
+                    "version": each.driver.version,
+                    "usable": not each.reason,
+                    "reason": each.reason,
+                }
+                for each in found
+            ]
+        )
+        return
+    rows = [
+        (each.driver.name, f"{each.driver.distribution} {each.driver.version}", each.reason or "usable")
+        for each in found
+    ]
+    sys.stdout.write(table(("DRIVER", "FROM", f"AT {root}"), rows))
+
+
+def _reason_against(driver: InstalledDriver, root: str, run_root: str) -> str:
+    """Open the driver, which writes nothing, and return why that does not work, or ``""``."""
+    try:
+        opened = open_driver(
+            driver.name,
+            home=os.path.join(root, driver.name),
+            run_root=os.path.join(run_root, driver.name),
+        )
+        _ = opened.capabilities
+    except HostspecError as error:
+        return getattr(error, "reason", None) or str(error)
+    return ""
+
+
+def info(context: Context, arguments: Arguments) -> None:
+    """Describe the store, its driver, and the ways of ID mapping."""
+    store = context.store
+    idmap = idmap_of(arguments) or EXAMPLE_MAP
+    ways = store.idmap_strategies(idmap)
+    counts = {
+        "layers": len(store.layers()),
+        "images": len(store.images()),
+        "containers": len(store.containers()),
+    }
+    if arguments.given("json"):
+        print_json(
+            {
+                "root": store.root,
+                "run-root": store.run_root,
+                "driver": store.driver_name,
+                **counts,
+                "idmap": str(idmap),
+                "strategies": [way._asdict() for way in ways],
+                "status": [list(pair) for pair in store.status()],
+            }
+        )
+        return
+    print(f"Root: {store.root}\nRun Root: {store.run_root}\nDriver Name: {store.driver_name}")
+    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    for name, value in store.status():
+        print(f"{name}: {value}")
+    print(f"\nA container with the map {idmap} would be made by the first way that is possible:")
+    rows = [(way.name, "yes" if way.possible else "no", way.cost, way.reason) for way in ways]
+    sys.stdout.write(table(("WAY", "POSSIBLE", "COST", "WHY"), rows))
+
+
+def status(context: Context, arguments: Arguments) -> None:
+    """Print the driver's own facts, after the three that every driver has."""
+    store = context.store
+    pairs = [
+        ("Root", store.root),
+        ("Run Root", store.run_root),
+        ("Driver Name", store.driver_name),
+        ("Driver Options", f"[{' '.join(f'{name}={value}' for name, value in store.driver_options)}]"),
+        *store.status(),
+    ]
+    if arguments.given("json"):
+        print_json([list(pair) for pair in pairs])
+        return
+    # Scripts written for the peer read it there.
+    for name, value in pairs:
+        print(f"{name}: {value}", file=sys.stderr)
+
+
+def version(context: Context, arguments: Arguments) -> None:
+    """Print versions."""
+    del context
+    facts = {"Version": __version__, "Python": platform.python_version(), "Kernel": platform.release()}
+    for driver in installed_drivers():
+        facts[f"Driver {driver.name}"] = f"{driver.distribution} {driver.version}"
+    for dependency in ("pluggy", "xattr"):
+        try:
+            facts[dependency] = version_of(dependency)
+        except PackageNotFoundError:
+            facts[dependency] = "not installed"
+    if arguments.given("json"):
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        print(f"{name}: {value}")
+
+
+def wipe(context: Context, arguments: Arguments) -> None:
+    """Delete everything in the store."""
+    del arguments
+    context.store.wipe()
+
+
+def shutdown(context: Context, arguments: Arguments) -> None:
+    """Unmount everything."""
+    still_mounted = context.store.shutdown(force=arguments.given("force"))
+    if arguments.given("json"):
+        print_json(list(still_mounted))

@@ -1,0 +1,104 @@
+"""Sub-commands about layers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from hostspec.cli.context import Context, idmap_of
+from hostspec.cli.described import created_lines, idmap_lines, layer_json
+from hostspec.cli.grammar import Arguments
+from hostspec.cli.objects import each_of, input_stream
+from hostspec.cli.render import print_json, progress_bar
+from hostspec.store import Layer, Store
+
+__all__ = ["create_layer", "delete_layer", "import_layer", "layer", "layers"]
+
+
+def layers(context: Context, arguments: Arguments) -> None:
+    """List layers, each with the images and containers that stand on it."""
+    found = context.store.layers()
+    if arguments.given("json"):
+        print_json([layer_json(each) for each in found])
+    elif arguments.given("tree"):
+        from hostspec.cli.tree import tree_lines  # noqa: PLC0415 - only for --tree
+
+        print("\n".join(tree_lines(found, context.store.images(), context.store.containers())))
+    elif arguments.given("quick"):
+        for each in found:
+            print(each.id)
+    else:
+        users = _users(context.store)
+        for each in found:
+            names = [f"\tname: {name}" for name in each.names]
+            print("\n".join([each.id, *names, *users.get(each.id, ())]))
+
+
+def _users(store: Store) -> Mapping[str, list[str]]:
+    """Describe, for each layer, the images and the container whose layer it is."""
+    lines: dict[str, list[str]] = {}
+    for image in store.images():
+        for layer_id in image.top_layers:
+            lines.setdefault(layer_id, []).append(f"\timage: {image.id}")
+            lines[layer_id] += [f"\t\tname: {name}" for name in image.names]
+    for container in store.containers():
+        lines.setdefault(container.layer, []).append(f"\tcontainer: {container.id}")
+        lines[container.layer] += [f"\t\tname: {name}" for name in container.names]
+    return lines
+
+
+def layer(context: Context, arguments: Arguments) -> int:
+    """Describe layers."""
+    found, code = each_of(arguments.positionals, context.store.layer)
+    if arguments.given("json"):
+        print_json([layer_json(each) for each in found])
+        return code
+    for each in found:
+        lines = [f"ID: {each.id}", *idmap_lines(each.idmap)]
+        lines += [f"Parent: {each.parent}"] if each.parent else []
+        lines += [f"Name: {name}" for name in each.names]
+        print("\n".join(lines))
+    return code
+
+
+def create_layer(context: Context, arguments: Arguments) -> None:
+    """Make an empty layer."""
+    made = context.store.create_layer(
+        arguments.positional(0) or None,
+        layer_id=arguments.one("id"),
+        names=arguments.every("name"),
+        idmap=idmap_of(arguments),
+        read_only=arguments.given("readonly"),
+        mount_label=arguments.one("label") or "",
+        squash=context.squash,
+    )
+    _print_made(made, arguments)
+
+
+def import_layer(context: Context, arguments: Arguments) -> None:
+    """Make a layer from a tar."""
+    with input_stream(arguments) as stream, progress_bar("importing") as progress:
+        made = context.store.import_layer(
+            stream,
+            arguments.positional(0) or None,
+            layer_id=arguments.one("id"),
+            names=arguments.every("name"),
+            idmap=idmap_of(arguments),
+            read_only=arguments.given("readonly"),
+            mount_label=arguments.one("label") or "",
+            squash=context.squash,
+            progress=progress,
+        )
+    _print_made(made, arguments)
+
+
+def delete_layer(context: Context, arguments: Arguments) -> None:
+    """Delete a layer that nothing stands on."""
+    context.store.delete_layer(arguments.positionals[0])
+
+
+def _print_made(made: Layer, arguments: Arguments) -> None:
+    if arguments.given("json"):
+        print_json(layer_json(made))
+    else:
+        sys.stdout.write("\n".join(created_lines(made.id, made.names)) + "\n")

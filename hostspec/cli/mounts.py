@@ -1,0 +1,101 @@
+"""Sub-commands that mount."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hostspec.cli.context import Context
+from hostspec.cli.grammar import Arguments
+from hostspec.cli.objects import print_error
+from hostspec.cli.render import print_json
+from hostspec.errors import HostspecError, InvalidRequest
+from hostspec.store import Store
+
+__all__ = ["mount", "mounted", "unmount"]
+
+
+class Result(NamedTuple):
+    """What became of one ID."""
+
+    reference: str
+    """ID or name as given."""
+    answer: str
+    """A path or a line to print, ``""`` for none."""
+    error: str
+    """What went wrong, or ``""``."""
+
+
+def mount(context: Context, arguments: Arguments) -> int:
+    """Mount containers, layers or (read-only) images."""
+    read_only = arguments.given("read-only")
+    label = arguments.one("label") or ""
+
+    def run(reference: str) -> str:
+        return context.store.mount(reference, read_only=read_only, mount_label=label)
+
+    results = _each(arguments, run, "while mounting")
+    if arguments.given("json"):
+        print_json(
+            [{"id": each.reference, "mountpoint": each.answer, "error": each.error} for each in results]
+        )
+    return _finish(arguments, results)
+
+
+def unmount(context: Context, arguments: Arguments) -> int:
+    """Give mounts back; says which are really gone."""
+    force = arguments.given("force")
+    results = _each(
+        arguments, lambda reference: _unmount(context.store, reference, force=force), "while unmounting"
+    )
+    _print_errors_as_json(arguments, results)
+    return _finish(arguments, results)
+
+
+def _unmount(store: Store, reference: str, *, force: bool) -> str:
+    try:
+        gone = store.unmount(reference, force=force)
+    except InvalidRequest:
+        # Scripts unmount to be sure, so what is not mounted is a success, as with the peer.
+        if store.mounted(reference):
+            raise
+        gone = True
+    is_image = not store.exists(reference, kinds=["layer", "container"])
+    return f"{reference} mountpoint unmounted" if gone and not is_image else ""
+
+
+def mounted(context: Context, arguments: Arguments) -> int:
+    """Tell which of them are mounted."""
+
+    def run(reference: str) -> str:
+        return f"{reference} mounted" if context.store.mounted(reference) else ""
+
+    results = _each(arguments, run, "while looking whether it is mounted:")
+    _print_errors_as_json(arguments, results)
+    return _finish(arguments, results)
+
+
+def _each(arguments: Arguments, run: Callable[[str], str], doing: str) -> list[Result]:
+    """Do the same with each ID; one that fails does not keep the others from being tried."""
+    results = []
+    for reference in arguments.positionals:
+        try:
+            results.append(Result(reference, run(reference), ""))
+        except HostspecError as error:
+            results.append(Result(reference, "", str(error)))
+            print_error(f"{error} {doing} {reference}")
+    return results
+
+
+def _print_errors_as_json(arguments: Arguments, results: list[Result]) -> None:
+    if arguments.given("json"):
+        print_json([{"id": each.reference, "error": each.error} for each in results])
+
+
+def _finish(arguments: Arguments, results: list[Result]) -> int:
+    """Print what is not printed yet, and return the exit code."""
+    if not arguments.given("json"):
+        for each in results:
+            if each.answer:
+                print(each.answer)
+    return 1 if any(each.error for each in results) else 0

@@ -1,0 +1,113 @@
+"""OCI image layouts: a directory of blobs by digest, with an index.
+
+Source: OCI image specification 1.1, ``image-layout.md`` and ``image-index.md``.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+from hostspec.errors import InvalidArchive, InvalidRequest
+from hostspec.images.documents import (
+    INDEX_TYPES,
+    Descriptor,
+    Manifest,
+    checked,
+    parse_descriptors,
+    parse_json,
+    parse_manifest,
+)
+from hostspec.images.platforms import go_architecture
+
+__all__ = ["OciLayout"]
+
+REFERENCE_NAME = "org.opencontainers.image.ref.name"
+NESTING_LIMIT = 4
+
+
+class OciLayout:
+    """An OCI image layout, for reading."""
+
+    def __init__(self, directory: str) -> None:
+        """Open the layout in ``directory``.
+
+        Raises:
+            InvalidRequest: There is no layout.
+        """
+        self.directory = directory
+        try:
+            with open(os.path.join(directory, "oci-layout"), "rb") as file:
+                parse_json(file.read(), "oci-layout")
+        except OSError as error:
+            raise InvalidRequest(
+                directory, f"is not an OCI image layout: oci-layout: {error.strerror}"
+            ) from error
+
+    def manifest(self, tag: str | None = None) -> Manifest:
+        """Return the manifest of one image.
+
+        Args:
+            tag: Its reference name in the index; not needed where there is only one image.
+
+        Raises:
+            InvalidRequest: There is no such image, or several and no tag to tell which.
+            InvalidArchive: A document is malformed or missing.
+            DigestMismatch: A blob is not what the index promises.
+        """
+        try:
+            with open(os.path.join(self.directory, "index.json"), "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise InvalidArchive(f"cannot be read: {error.strerror}", "index.json") from error
+        found = parse_descriptors(parse_json(content, "index.json"), "manifests", "index.json")
+        names = [each.annotations.get(REFERENCE_NAME, "") for each in found]
+        matching = [each for each, name in zip(found, names, strict=True) if tag in {None, name}]
+        if len(matching) != 1:
+            known = ", ".join(filter(None, names)) or "none"
+            problem = "has several images" if matching else f"has no image tagged {tag!r}"
+            raise InvalidRequest(f"oci:{self.directory}", f"{problem}; say oci:DIR:TAG (tags: {known})")
+        return parse_manifest(self._image_blob(matching[0]))
+
+    def blob(self, descriptor: Descriptor) -> bytes:
+        """Return a small blob whole, checked.
+
+        Raises:
+            InvalidArchive: It is missing.
+            DigestMismatch: It is not what the descriptor promises.
+        """
+        with self.open_blob(descriptor) as file:
+            return checked(file.read(), descriptor)
+
+    def open_blob(self, descriptor: Descriptor) -> BinaryIO:
+        """Open a blob for reading; checking it is left to the reader.
+
+        Raises:
+            InvalidArchive: It is missing.
+        """
+        algorithm, _, encoded = descriptor.digest.partition(":")
+        path = os.path.join(self.directory, "blobs", algorithm, encoded)
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise InvalidArchive(
+                f"is missing from the layout: {error.strerror}", descriptor.digest
+            ) from error
+
+    def _image_blob(self, descriptor: Descriptor) -> bytes:
+        """Follow indexes, which may be nested, to the manifest for this machine."""
+        for _ in range(NESTING_LIMIT):
+            content = self.blob(descriptor)
+            if descriptor.media_type not in INDEX_TYPES:
+                return content
+            found = parse_descriptors(parse_json(content, descriptor.digest), "manifests", descriptor.digest)
+            wanted = {"os": "linux", "architecture": go_architecture()}
+            fitting = [each for each in found if all(each.platform.get(key) == wanted[key] for key in wanted)]
+            if not fitting:
+                known = ", ".join(
+                    f"{each.platform.get('os')}/{each.platform.get('architecture')}" for each in found
+                )
+                problem = f"has no image for linux/{wanted['architecture']} (but for {known or 'nothing'})"
+                raise InvalidRequest(f"oci:{self.directory}", problem)
+            descriptor = fitting[0]
+        raise InvalidArchive(f"nests indexes more than {NESTING_LIMIT} deep", descriptor.digest)

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.store.conftest import open_here, store
+
+__all__ = ["open_here", "store"]
