@@ -79,7 +79,9 @@ class MinimalDriver:
     @hookimpl
     def mount(self, layer_id: str, options: MountOptions) -> str:
         """Return the layer's own directory."""
-        if options.idmap or options.target or options.read_only or options.options:
+        if options.options:
+            raise InvalidRequest(f"mount options {options.options}", "there is nothing to give options to")
+        if options.idmap or options.target or options.read_only:
             raise OperationNotSupported("minimal", "mount options", "the mount is the layer's own directory")
         return self._directory(layer_id)
 
