@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Sequence
 
 from hostspec.kernel.fiemap import extents
-from hostspec.treewalk import open_directory, walk
+from hostspec.treewalk import open_directory, opened_tree, walk
 from hostspec.values import DiskUsage
 
 __all__ = ["measure_tree"]
@@ -16,7 +16,7 @@ _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
 
 
 def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None = None) -> DiskUsage:
-    """Measure a tree, the subvolumes nested in it included; each inode counts once.
+    """Measure a tree, nested subvolumes included and mounts left out; each inode counts once.
 
     Where files can share blocks, their content counts as ``btrfs filesystem du --summarize`` has it:
     by extents, shared ones once; compressed ones as long as they were before. Blocks
@@ -32,7 +32,8 @@ def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None 
         OSError: A file cannot be looked at.
     """
     blocks = _Blocks(by_extents=blocks_are_shared)
-    walk(_Directory(open_directory(tree), blocks))
+    with opened_tree(tree) as opened:
+        walk(_Directory(os.dup(opened.root), blocks))
     return DiskUsage(
         exclusive_bytes=blocks.exclusive,
         shared_bytes=_covered(blocks.shared),

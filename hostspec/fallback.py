@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -291,6 +291,22 @@ class Fallback:
         return 0
 
     @hookimpl(trylast=True)
-    def dedup(self, layer_ids: Sequence[str], options: DedupOptions) -> int:  # noqa: ARG002
-        """Refuse."""
-        raise OperationNotSupported(self._driver, "dedup")
+    def dedup(self, layer_ids: Sequence[str], options: DedupOptions) -> int:
+        """Share blocks among layers that are plain directories on a file system with reflinks."""
+        try:
+            can_share = self._home_has_reflinks
+        except OSError as error:
+            raise OperationNotSupported(self._driver, "dedup", str(error)) from error
+        if not can_share:
+            reason = f"files at {self._home} cannot share their blocks; xfs and btrfs can do that"
+            raise OperationNotSupported(self._driver, "dedup", reason)
+        from hostspec.directory_layers.deduplication import share_equal_files  # noqa: PLC0415
+        from hostspec.kernel.filesystems import filesystem_name  # noqa: PLC0415
+
+        with ExitStack() as mounted:
+            # Writable, as a read-only mount would be in the way of sharing too.
+            trees = [mounted.enter_context(self._mounted(each, read_only=False)) for each in layer_ids]
+            if any(filesystem_name(tree) != filesystem_name(self._home) for tree in trees):
+                raise OperationNotSupported(self._driver, "dedup", "its layers are no plain directories")
+            with failing("dedup"):
+                return share_equal_files(trees, options.method)

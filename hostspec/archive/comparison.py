@@ -13,7 +13,7 @@ from hostspec.values import Change, ChangeKind
 
 __all__ = ["Child", "Trees", "list_entries", "looks_untouched", "walk_changes"]
 
-_NEW_ROOT_MODE = 0o755
+_NEW_ROOT_MODES = frozenset({0o755, 0o555})  # ours, and the Go library's
 
 
 class Child(NamedTuple):
@@ -87,7 +87,7 @@ def list_entries(fd: int, owners: Owners) -> dict[str, Entry]:
 def looks_untouched(root: Entry) -> bool:
     """Tell whether a root directory looks like that of a new layer."""
     return (
-        stat.S_IMODE(root.status.st_mode) == _NEW_ROOT_MODE
+        stat.S_IMODE(root.status.st_mode) in _NEW_ROOT_MODES
         and root.owners.of(root.status) == (0, 0)
         and not carried_xattrs(root)
     )

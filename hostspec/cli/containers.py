@@ -26,6 +26,7 @@ def create_container(context: Context, arguments: Arguments) -> None:
             names=arguments.every("name"),
             idmap=idmap_of(arguments),
             metadata=given_metadata(arguments) or "",
+            volatile=arguments.given("volatile"),
             strategy=_strategy(arguments),
             squash=context.squash,
             progress=progress,
@@ -51,14 +52,15 @@ def _strategy(arguments: Arguments) -> Strategy:
     raise UsageError("--idmap-strategy", f"{given!r} is none of {', '.join(get_args(Strategy))}")
 
 
-def containers(context: Context, arguments: Arguments) -> None:
+def containers(context: Context, arguments: Arguments) -> int:
     """List containers."""
     found = context.store.containers()
     if arguments.given("json"):
         print_json([container_json(each) for each in found])
-        return
+        return context.report_damage("container")
     for each in found:
         print(each.id if arguments.given("quiet") else "\n".join(container_lines(each)))
+    return context.report_damage("container")
 
 
 def container(context: Context, arguments: Arguments) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from hostspec.archive.compressing import compressing
 from hostspec.archive.compression import Compression
-from hostspec.cli.compressing import compressing
 from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments, UsageError
 from hostspec.cli.objects import input_stream
@@ -19,7 +19,7 @@ from hostspec.errors import InvalidRequest
 
 __all__ = ["apply_diff", "changes", "diff", "diff_size"]
 
-COPY_SIZE = 1 << 20
+COPY_SIZE = 1 << 17  # larger buffers are new memory for each read, and cost more than they save
 
 
 def changes(context: Context, arguments: Arguments) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -51,7 +52,15 @@ class Context:
     @property
     def driver(self) -> str | None:
         """The driver as given, by flag or environment, or ``None`` for the store's own."""
-        return self._arguments.one("storage-driver") or os.environ.get("STORAGE_DRIVER") or None
+        from hostspec.store.layout import DRIVER_SYNONYMS  # noqa: PLC0415 - not every command has a store
+
+        name = self._arguments.one("storage-driver") or os.environ.get("STORAGE_DRIVER") or None
+        return None if name is None else DRIVER_SYNONYMS.get(name, name)
+
+    @property
+    def image_store(self) -> str | None:
+        """The images' own directory as given, absolute, or ``None``."""
+        return _absolute(self._arguments.one("image-store"))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -62,8 +71,7 @@ class Context:
     @property
     def squash(self) -> bool:
         """Whether the options say to go on where an owner cannot be set (``ignore_chown_errors``)."""
-        settings = [each.rpartition(".")[2].partition("=") for each in self.options]
-        given = [value for key, _, value in settings if key == "ignore_chown_errors"]
+        given = [value for key, value in self.store.driver_options if key == "ignore_chown_errors"]
         return bool(given) and given[-1] in TRUE
 
     @property
@@ -77,14 +85,42 @@ class Context:
             from hostspec.store import open_store  # noqa: PLC0415 - not every command has a store
 
             self._check_driver()
+            # Only flags name a store; where there are none, the configuration does, and the
+            # environment changes what it says.
+            named = self._names_store()
+            transient = self._arguments.one("transient-store")
             self._store = open_store(
                 root=self.root,
                 run_root=self.run_root,
-                driver=self.driver,
-                options=self.options,
+                driver=self.driver if named else None,
+                options=self.options if named else (),
+                image_store=self.image_store,
+                transient=None if transient is None else transient == "true",
                 observers=self._observers(),
             )
+            self._tell_what_is_unknown()
         return self._store
+
+    def report_damage(self, kind: str) -> int:
+        """Say which records of a kind were left out of a list because they cannot be understood.
+
+        Returns:
+            The exit code.
+        """
+        damage = self.store.damage([kind])
+        for each in damage:
+            print(f"hostspec: {each}", file=sys.stderr)
+        return 1 if damage else 0
+
+    def _names_store(self) -> bool:
+        return any(self._arguments.every(key) for key in ("graph", "run", "storage-driver", "storage-opt"))
+
+    def _tell_what_is_unknown(self) -> None:
+        configuration = self._store.configuration if self._store is not None else None
+        if configuration is None or not self._arguments.given("debug"):
+            return
+        for key in configuration.unknown:
+            print(f"hostspec: {' with '.join(configuration.files)}: {key} is not known", file=sys.stderr)
 
     def _check_driver(self) -> None:
         """Refuse a driver that is not installed, which a command that only lists records would never open."""
@@ -106,8 +142,11 @@ class Context:
         return (StderrTrace(),)
 
 
-def idmap_of(arguments: Arguments) -> IdMap:
+def idmap_of(arguments: Arguments) -> IdMap | None:
     """Return the map that ``--uidmap`` and ``--gidmap`` describe; one alone serves for both.
+
+    Returns:
+        ``None`` where nothing is said about it, neither by a map nor by ``--hostuidmap`` or ``--hostgidmap``.
 
     Raises:
         InvalidIdMap: A range is malformed, or they contradict each other.
@@ -117,6 +156,15 @@ def idmap_of(arguments: Arguments) -> IdMap:
     for kind, ranges in (("uid", uids), ("gid", gids)):
         if ranges and arguments.given(f"host{kind}map"):
             raise UsageError(f"--host{kind}map", f"contradicts --{kind}map")
+    user, group = arguments.one("subuidmap"), arguments.one("subgidmap")
+    if user or group:
+        if uids or gids:
+            raise UsageError("--subuidmap", "contradicts --uidmap and --gidmap")
+        from hostspec.kernel.subordinate_ids import granted_id_map  # noqa: PLC0415 - seldom asked for
+
+        return granted_id_map(user or group or "", group or user or "")
+    if not (uids or gids or arguments.given("hostuidmap") or arguments.given("hostgidmap")):
+        return None
     parsed = IdMap.parse(uids, gids)
     return IdMap(
         () if arguments.given("hostuidmap") else parsed.uids,

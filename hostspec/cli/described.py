@@ -71,7 +71,7 @@ def layer_json(layer: Layer) -> dict[str, object]:
             "flags": layer.flags,
             "uidmap": _ranges_json(layer.idmap.uids),
             "gidmap": _ranges_json(layer.idmap.gids),
-            "bigdatanames": layer.big_data,
+            "big-data-names": layer.big_data,
         }
     )
 
@@ -82,15 +82,14 @@ def image_json(image: Image) -> dict[str, object]:
         {
             "id": image.id,
             "digest": image.digest,
-            "digests": image.digests,
             "names": image.names,
             "names-history": image.names_history,
             "layer": image.layer,
             "mapped-layers": image.mapped_layers,
             "metadata": image.metadata,
             "big-data-names": image.big_data,
-            "big-data-sizes": image.big_data_sizes,
-            "big-data-digests": image.big_data_digests,
+            "big-data-sizes": dict(sorted(image.big_data_sizes.items())),
+            "big-data-digests": dict(sorted(image.big_data_digests.items())),
             "created": image.created,
             "flags": image.flags,
         }
@@ -107,8 +106,8 @@ def container_json(container: Container) -> dict[str, object]:
             "layer": container.layer,
             "metadata": container.metadata,
             "big-data-names": container.big_data,
-            "big-data-sizes": container.big_data_sizes,
-            "big-data-digests": container.big_data_digests,
+            "big-data-sizes": dict(sorted(container.big_data_sizes.items())),
+            "big-data-digests": dict(sorted(container.big_data_digests.items())),
             "created": container.created,
             "uidmap": _ranges_json(container.idmap.uids),
             "gidmap": _ranges_json(container.idmap.gids),

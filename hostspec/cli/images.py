@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 from hostspec.cli.context import Context
@@ -9,8 +10,9 @@ from hostspec.cli.described import created_lines, image_json, image_lines
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.objects import each_of, given_metadata
 from hostspec.cli.render import human_size, print_json, progress_bar, table
+from hostspec.errors import InvalidRequest
 
-__all__ = ["create_image", "delete_image", "image", "images", "import_image", "mapped"]
+__all__ = ["create_image", "delete_image", "image", "images", "images_by_digest", "import_image", "mapped"]
 
 
 def import_image(context: Context, arguments: Arguments) -> None:
@@ -33,14 +35,29 @@ def import_image(context: Context, arguments: Arguments) -> None:
         print("\n".join(created_lines(made.id, made.names)))
 
 
-def images(context: Context, arguments: Arguments) -> None:
+def images(context: Context, arguments: Arguments) -> int:
     """List images."""
     found = context.store.images()
     if arguments.given("json"):
         print_json([image_json(each) for each in found])
-        return
+        return context.report_damage("image")
     for each in found:
         print(each.id if arguments.given("quiet") else "\n".join(image_lines(each)))
+    return context.report_damage("image")
+
+
+def images_by_digest(context: Context, arguments: Arguments) -> int:
+    """List the images that have a digest."""
+    digest = arguments.positionals[0]
+    if not re.fullmatch(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-zA-Z=_-]{32,}", digest):
+        raise InvalidRequest("digest", f"{digest!r} is not of the form ALGORITHM:HEX")
+    found = context.store.images_by_digest(digest)
+    if arguments.given("json"):
+        print_json([image_json(each) for each in found])
+        return context.report_damage("image")
+    for each in found:
+        print(each.id if arguments.given("quiet") else "\n".join(image_lines(each)))
+    return context.report_damage("image")
 
 
 def image(context: Context, arguments: Arguments) -> int:
@@ -57,6 +74,7 @@ def image(context: Context, arguments: Arguments) -> int:
         lines += [f"Digest: {digest}" for digest in each.digests]
         lines += [f"Data: {key}" for key in each.big_data]
         lines.append(f"Size: {context.store.image_size(each.id)}")
+        lines += ["Read Only: true"] if each.read_only else []
         print("\n".join(lines))
     return code
 

@@ -7,15 +7,20 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hostspec import __version__
 from hostspec.cli.context import Context, idmap_of
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.render import print_json, table
-from hostspec.errors import HostspecError
+from hostspec.errors import HostspecError, StoreCorrupt
 from hostspec.idmap import IdMap
 from hostspec.plugins import InstalledDriver, installed_drivers, open_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hostspec.store import Store
 
 __all__ = ["drivers", "info", "shutdown", "status", "version", "wipe"]
 
@@ -78,10 +83,11 @@ def info(context: Context, arguments: Arguments) -> None:
     idmap = idmap_of(arguments) or EXAMPLE_MAP
     ways = store.idmap_strategies(idmap)
     counts = {
-        "layers": len(store.layers()),
-        "images": len(store.images()),
-        "containers": len(store.containers()),
+        "layers": _count(store.layers),
+        "images": _count(store.images),
+        "containers": _count(store.containers),
     }
+    settings = _settings(store)
     if arguments.given("json"):
         print_json(
             {
@@ -89,6 +95,7 @@ def info(context: Context, arguments: Arguments) -> None:
                 "run-root": store.run_root,
                 "driver": store.driver_name,
                 **counts,
+                "settings": [list(pair) for pair in settings],
                 "idmap": str(idmap),
                 "strategies": [way._asdict() for way in ways],
                 "status": [list(pair) for pair in store.status()],
@@ -96,12 +103,31 @@ def info(context: Context, arguments: Arguments) -> None:
         )
         return
     print(f"Root: {store.root}\nRun Root: {store.run_root}\nDriver Name: {store.driver_name}")
-    print(", ".join(f"{count} {kind}" for kind, count in counts.items()))
-    for name, value in store.status():
+    print(", ".join(f"{'?' if count is None else count} {kind}" for kind, count in counts.items()))
+    for name, value in (*settings, *store.status()):
         print(f"{name}: {value}")
     print(f"\nA container with the map {idmap} would be made by the first way that is possible:")
     rows = [(way.name, "yes" if way.possible else "no", way.cost, way.reason) for way in ways]
     sys.stdout.write(table(("WAY", "POSSIBLE", "COST", "WHY"), rows))
+
+
+def _count(look: Callable[[], Sequence[object]]) -> int | None:
+    """Count records, unless their table cannot be read, which is told as damage."""
+    try:
+        return len(look())
+    except StoreCorrupt:
+        return None
+
+
+def _settings(store: Store) -> list[tuple[str, str]]:
+    """Say what was chosen for the store and where, and what is wrong with it."""
+    configuration = store.configuration
+    found = [("Configuration", each) for each in (configuration.files if configuration else ())]
+    found += [("Unknown Key", each) for each in (configuration.unknown if configuration else ())]
+    found += [("Option", each) for each in store.options]
+    found += [("Image Store", store.image_store)] if store.image_store else []
+    found += [("Transient Store", "true")] if store.transient else []
+    return found + [("Damage", str(each)) for each in store.damage()]
 
 
 def status(context: Context, arguments: Arguments) -> None:
@@ -111,7 +137,7 @@ def status(context: Context, arguments: Arguments) -> None:
         ("Root", store.root),
         ("Run Root", store.run_root),
         ("Driver Name", store.driver_name),
-        ("Driver Options", f"[{' '.join(f'{name}={value}' for name, value in store.driver_options)}]"),
+        ("Driver Options", f"[{' '.join(store.options)}]"),
         *store.status(),
     ]
     if arguments.given("json"):

@@ -10,12 +10,13 @@ from hostspec.cli.described import created_lines, idmap_lines, layer_json
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.objects import each_of, input_stream
 from hostspec.cli.render import print_json, progress_bar
+from hostspec.idmap import IdMap
 from hostspec.store import Layer, Store
 
 __all__ = ["create_layer", "delete_layer", "import_layer", "layer", "layers"]
 
 
-def layers(context: Context, arguments: Arguments) -> None:
+def layers(context: Context, arguments: Arguments) -> int:
     """List layers, each with the images and containers that stand on it."""
     found = context.store.layers()
     if arguments.given("json"):
@@ -32,6 +33,7 @@ def layers(context: Context, arguments: Arguments) -> None:
         for each in found:
             names = [f"\tname: {name}" for name in each.names]
             print("\n".join([each.id, *names, *users.get(each.id, ())]))
+    return context.report_damage("layer")
 
 
 def _users(store: Store) -> Mapping[str, list[str]]:
@@ -57,6 +59,7 @@ def layer(context: Context, arguments: Arguments) -> int:
         lines = [f"ID: {each.id}", *idmap_lines(each.idmap)]
         lines += [f"Parent: {each.parent}"] if each.parent else []
         lines += [f"Name: {name}" for name in each.names]
+        lines += ["Read Only: true"] if each.read_only else []
         print("\n".join(lines))
     return code
 
@@ -67,7 +70,7 @@ def create_layer(context: Context, arguments: Arguments) -> None:
         arguments.positional(0) or None,
         layer_id=arguments.one("id"),
         names=arguments.every("name"),
-        idmap=idmap_of(arguments),
+        idmap=_idmap(context, arguments),
         read_only=arguments.given("readonly"),
         mount_label=arguments.one("label") or "",
         squash=context.squash,
@@ -83,7 +86,7 @@ def import_layer(context: Context, arguments: Arguments) -> None:
             arguments.positional(0) or None,
             layer_id=arguments.one("id"),
             names=arguments.every("name"),
-            idmap=idmap_of(arguments),
+            idmap=_idmap(context, arguments),
             read_only=arguments.given("readonly"),
             mount_label=arguments.one("label") or "",
             squash=context.squash,
@@ -95,6 +98,16 @@ def import_layer(context: Context, arguments: Arguments) -> None:
 def delete_layer(context: Context, arguments: Arguments) -> None:
     """Delete a layer that nothing stands on."""
     context.store.delete_layer(arguments.positionals[0])
+
+
+def _idmap(context: Context, arguments: Arguments) -> IdMap | None:
+    """Return the map that a new layer's files shall carry, or ``None`` for its parent's.
+
+    None where the driver shifts when it mounts: there, as with the peer, a map is the container's, and a
+    layer that carried one, too, would be mapped twice by whoever mounts it with the Go library.
+    """
+    wanted = idmap_of(arguments)
+    return IdMap() if wanted and context.store.driver.supports_shifting(wanted).possible else wanted
 
 
 def _print_made(made: Layer, arguments: Arguments) -> None:

@@ -9,7 +9,7 @@ from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.objects import print_error
 from hostspec.cli.render import print_json
-from hostspec.errors import HostspecError, InvalidRequest
+from hostspec.errors import HostspecError, InvalidRequest, Unknown
 from hostspec.store import Store
 
 __all__ = ["mount", "mounted", "unmount"]
@@ -30,9 +30,15 @@ def mount(context: Context, arguments: Arguments) -> int:
     """Mount containers, layers or (read-only) images."""
     read_only = arguments.given("read-only")
     label = arguments.one("label") or ""
+    options = [each for given in arguments.every("opt") for each in given.split(",") if each]
+    read_only = read_only or "ro" in options
+    options = [each for each in options if each not in {"ro", "rw"}]
 
     def run(reference: str) -> str:
-        return context.store.mount(reference, read_only=read_only, mount_label=label)
+        # An image is mounted by who says that nothing will be written.
+        if not read_only and not context.store.exists(reference, kinds=["container", "layer"]):
+            raise Unknown("layer", reference)
+        return context.store.mount(reference, read_only=read_only, mount_label=label, options=options)
 
     results = _each(arguments, run, "while mounting")
     if arguments.given("json"):

@@ -14,6 +14,8 @@ GLOBAL_FLAGS = (
     Flag(("-R", "--run"), "directory for what need not survive a reboot", "DIR"),
     Flag(("-s", "--storage-driver"), "driver to use", "NAME"),
     Flag(("--storage-opt",), "option for the store or a driver, as KEY=VALUE", "KEY=VALUE", repeats=True),
+    Flag(("--image-store",), "directory of the store for images, if they have one of their own", "DIR"),
+    Flag(("--transient-store",), "forget containers at the next reboot"),
     Flag(("-D", "--debug"), "show each driver operation, and where an error came from"),
     Flag(("-h", "--help"), "explain, and do nothing"),
 )
@@ -27,13 +29,23 @@ UIDMAP = Flag(("--uidmap",), "UIDs: container, host, size", "C:H:S", repeats=Tru
 GIDMAP = Flag(("--gidmap",), "GIDs: container, host, size (default: as --uidmap)", "C:H:S", repeats=True)
 HOST_UIDMAP = Flag(("--hostuidmap",), "do not map UIDs")
 HOST_GIDMAP = Flag(("--hostgidmap",), "do not map GIDs")
-MAPS = (UIDMAP, GIDMAP, HOST_UIDMAP, HOST_GIDMAP)
+SUB_UIDMAP = Flag(("--subuidmap",), "map to the ranges of this user in /etc/subuid", "USER")
+SUB_GIDMAP = Flag(("--subgidmap",), "map to the ranges of this group in /etc/subgid", "GROUP")
+MAPS = (UIDMAP, GIDMAP, HOST_UIDMAP, HOST_GIDMAP, SUB_UIDMAP, SUB_GIDMAP)
 LABEL = Flag(("-l", "--label"), "SELinux label for its mounts", "LABEL")
 READ_ONLY = Flag(("-r", "--readonly"), "an image's layer, not to be written again")
 FILE = Flag(("-f", "--file"), "file to use instead of standard input or output", "FILE")
 QUIET = Flag(("-q", "--quiet"), "print IDs only")
 QUICK = Flag(("-q", "--quick"), "print IDs only")
+VOLATILE = Flag(("--volatile",), "its content need not survive a crash of the machine")
 STRATEGY = Flag(("--idmap-strategy",), "how the map is made: auto, shift, template or copy", "STRATEGY")
+ONE_NAME = Flag(("-n", "--name"), "the name it gets (default: the one it has there)", "NAME")
+REGISTRY = (
+    Flag(("--authfile",), "file with logins for registries", "FILE"),
+    Flag(("--creds",), "login for this registry", "USER[:PASSWORD]"),
+    Flag(("--cert-dir",), "directory of certificates for this registry", "DIR"),
+    Flag(("--tls-verify",), "require HTTPS with a valid certificate (default: true)", "BOOL"),
+)
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Look around": (
@@ -55,12 +67,28 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         ),
         Command(("status",), "", "print the driver's own facts", "inspection:status", (JSON,)),
         Command(("version",), "", "print versions", "inspection:version", (JSON,)),
+        Command(
+            ("config",),
+            "[FILE]",
+            "print what the configuration files say, as JSON",
+            "surroundings:config",
+            (JSON,),
+            "hostspec config /etc/containers/storage.conf",
+        ),
+        Command(
+            ("unshare",),
+            "[COMMAND...]",
+            "run a command in a user namespace with your ID ranges",
+            "surroundings:unshare",
+            (),
+            "hostspec unshare cat /proc/self/uid_map",
+        ),
     ),
     "Images": (
         Command(
             ("import",),
             "SOURCE",
-            "make an image from oci:DIR[:TAG], a root directory or its tar, any compression",
+            "make an image from oci:DIR[:TAG], an archive, a root directory or its tar",
             "images:import_image",
             (
                 NAME,
@@ -69,7 +97,57 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             ),
             "hostspec import --name debian ./rootfs",
         ),
+        Command(
+            ("export",),
+            "IMAGE... DESTINATION",
+            "write images to oci:DIR[:TAG] or docker-archive:FILE[:NAME]",
+            "transfer:export",
+            (
+                Flag(("--compress",), "how layers in oci:DIR are: none, gzip or zstd", "KIND"),
+                Flag(("--repack",), "allow layers that cannot be given back as they came"),
+                JSON,
+            ),
+            "hostspec export debian oci:./layout:latest",
+        ),
+        Command(
+            ("pull",),
+            "SOURCE",
+            "bring an image from a registry, or from any place that skopeo knows",
+            "transfer:pull",
+            (ONE_NAME, *REGISTRY, JSON),
+            "hostspec pull quay.io/fedora/fedora:41",
+        ),
+        Command(
+            ("push",),
+            "IMAGE [DESTINATION]",
+            "send an image to a registry, or to any place that skopeo knows",
+            "transfer:push",
+            REGISTRY,
+            "hostspec push web registry.example/team/web:1.0",
+        ),
+        Command(
+            ("copy-image",),
+            "IMAGE...",
+            "copy images to another store, of any driver",
+            "transfer:copy_image",
+            (
+                NAME,
+                Flag(("--to-graph",), "directory of the other store", "DIR"),
+                Flag(("--to-run",), "its directory for what need not survive a reboot", "DIR"),
+                Flag(("--to-driver",), "its driver (default: the one that it was made by)", "NAME"),
+                Flag(("--to-opt",), "option for it, as KEY=VALUE", "KEY=VALUE", repeats=True),
+                JSON,
+            ),
+            "hostspec copy-image --to-graph /mnt/usb/storage debian",
+        ),
         Command(("images",), "", "list images", "images:images", (QUIET, JSON), "hostspec images"),
+        Command(
+            ("images-by-digest", "imagesbydigest"),
+            "DIGEST",
+            "list images that have a digest",
+            "images:images_by_digest",
+            (Flag(("-q", "--quiet"), "print IDs only"), JSON),
+        ),
         Command(("image",), "ID...", "describe images", "images:image", (JSON,)),
         Command(
             ("create-image", "createimage"),
@@ -86,6 +164,18 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             ),
         ),
         Command(
+            ("get-image-dir", "getimagedir"),
+            "ID",
+            "print its directory for your own files",
+            "directories:image_dir",
+        ),
+        Command(
+            ("get-image-run-dir", "getimagerundir"),
+            "ID",
+            "print its directory for files that need not survive a reboot",
+            "directories:image_run_dir",
+        ),
+        Command(
             ("delete-image", "deleteimage"),
             "ID",
             "delete an image, its mapped copies and the layers nobody else needs",
@@ -100,11 +190,30 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "IMAGE",
             "make a writable layer on an image, under an ID map if you like",
             "containers:create_container",
-            (NAME, ID, METADATA, METADATA_FILE, *MAPS, STRATEGY, JSON),
+            (NAME, ID, METADATA, METADATA_FILE, VOLATILE, *MAPS, STRATEGY, JSON),
             "hostspec create-container --uidmap 0:100000:65536 debian",
         ),
         Command(("containers",), "", "list containers", "containers:containers", (QUIET, JSON)),
         Command(("container",), "ID...", "describe containers", "containers:container", (JSON,)),
+        Command(
+            ("get-container-dir", "getcontainerdir"),
+            "ID",
+            "print its directory for your own files",
+            "directories:container_dir",
+        ),
+        Command(
+            ("get-container-run-dir", "getcontainerrundir"),
+            "ID",
+            "print its directory for files that need not survive a reboot",
+            "directories:container_run_dir",
+        ),
+        Command(
+            ("container-parent-owners",),
+            "ID...",
+            "print who owns the way to its mount and is outside its ID map",
+            "directories:container_parent_owners",
+            (JSON,),
+        ),
         Command(
             ("delete-container", "deletecontainer"),
             "ID",
@@ -119,7 +228,12 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "ID...",
             "mount containers or layers, and print where",
             "mounts:mount",
-            (Flag(("-r", "--ro", "--read-only"), "read-only; needed for an image"), LABEL, JSON),
+            (
+                Flag(("-r", "--ro", "--read-only"), "read-only; needed for an image"),
+                LABEL,
+                Flag(("-o", "--opt"), "mount options, separated by commas", "OPTIONS", repeats=True),
+                JSON,
+            ),
             "hostspec mount web",
         ),
         Command(
@@ -180,6 +294,41 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             ("applydiff", "apply-diff"), "LAYER", "unpack a tar into a layer", "content:apply_diff", (FILE,)
         ),
         Command(
+            ("applydiff-using-staging-dir",),
+            "LAYER DIR",
+            "not supported: unpack a directory made by others into a layer",
+            "driver_layers:apply_diff_using_staging_dir",
+        ),
+        Command(
+            ("copy",),
+            "SOURCE... TARGET",
+            "copy files into a layer or out of one, as [LAYER:]PATH",
+            "copying:copy",
+            (Flag(("-o", "--chown"), "who shall own the copies, as UID[:GID]", "UID[:GID]"), JSON),
+            "hostspec copy --chown 0:0 ./etc web-layer:/etc",
+        ),
+        Command(
+            ("create-storage-layer", "createstoragelayer"),
+            "[PARENT]",
+            "make an empty layer that only the driver knows",
+            "driver_layers:create_storage_layer",
+            (ID, READ_ONLY, *MAPS, LABEL, JSON),
+        ),
+        Command(
+            ("storage-layers",),
+            "",
+            "list the layers that the driver has",
+            "driver_layers:storage_layers",
+            (JSON,),
+        ),
+        Command(
+            ("layer-parent-owners",),
+            "ID...",
+            "print who owns the way to a layer's mount and is outside its ID map",
+            "directories:layer_parent_owners",
+            (JSON,),
+        ),
+        Command(
             ("delete-layer", "deletelayer"),
             "ID",
             "delete a layer that nothing stands on",
@@ -225,7 +374,121 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         ),
         Command(("delete",), "ID...", "delete containers, images and layers", "objects:delete", (JSON,)),
     ),
+    "Data kept with objects": (
+        Command(
+            ("list-image-data", "listimagedata"),
+            "ID",
+            "list the items kept with an image",
+            "data:list_image_data",
+            (JSON,),
+        ),
+        Command(
+            ("get-image-data", "getimagedata"),
+            "ID KEY",
+            "write an item kept with an image",
+            "data:get_image_data",
+            (FILE,),
+        ),
+        Command(
+            ("get-image-data-size", "getimagedatasize"),
+            "ID KEY",
+            "print its length in bytes",
+            "data:get_image_data_size",
+        ),
+        Command(
+            ("get-image-data-digest", "getimagedatadigest"),
+            "ID KEY",
+            "print its digest",
+            "data:get_image_data_digest",
+        ),
+        Command(
+            ("set-image-data", "setimagedata"),
+            "ID KEY",
+            "keep an item with an image",
+            "data:set_image_data",
+            (FILE,),
+        ),
+        Command(
+            ("list-container-data", "listcontainerdata"),
+            "ID",
+            "list the items kept with a container",
+            "data:list_container_data",
+            (JSON,),
+        ),
+        Command(
+            ("get-container-data", "getcontainerdata"),
+            "ID KEY",
+            "write an item kept with a container",
+            "data:get_container_data",
+            (FILE,),
+        ),
+        Command(
+            ("get-container-data-size", "getcontainerdatasize"),
+            "ID KEY",
+            "print its length in bytes",
+            "data:get_container_data_size",
+        ),
+        Command(
+            ("get-container-data-digest", "getcontainerdatadigest"),
+            "ID KEY",
+            "print its digest",
+            "data:get_container_data_digest",
+        ),
+        Command(
+            ("set-container-data", "setcontainerdata"),
+            "ID KEY",
+            "keep an item with a container",
+            "data:set_container_data",
+            (FILE,),
+        ),
+        Command(
+            ("list-layer-data", "listlayerdata"),
+            "ID",
+            "list the items kept with a layer",
+            "data:list_layer_data",
+            (JSON,),
+        ),
+        Command(
+            ("get-layer-data", "getlayerdata"),
+            "ID KEY",
+            "write an item kept with a layer",
+            "data:get_layer_data",
+            (FILE,),
+        ),
+        Command(
+            ("set-layer-data", "setlayerdata"),
+            "ID KEY",
+            "keep an item with a layer",
+            "data:set_layer_data",
+            (FILE,),
+        ),
+    ),
     "The whole store": (
+        Command(
+            ("check",),
+            "",
+            "look for damaged layers, images and containers, and remove them if told to",
+            "upkeep:check",
+            (
+                Flag(("-r", "--repair"), "remove damaged images and layers"),
+                Flag(("-f", "--force"), "remove damaged containers, too"),
+                Flag(("-m", "--max"), "how old a layer without image may be (default: 24h)", "DURATION"),
+                Flag(("-q", "--quick"), "leave out what takes longest"),
+                JSON,
+            ),
+            "hostspec check --quick",
+        ),
+        Command(("gc",), "", "remove what no record names", "upkeep:collect_garbage", (JSON,)),
+        Command(
+            ("dedup",),
+            "",
+            "let equal files of images share their blocks",
+            "upkeep:deduplicate",
+            (
+                Flag(("--hash-method",), "how to find equal files: crc (default), size or sha256", "METHOD"),
+                JSON,
+            ),
+        ),
         Command(("wipe",), "", "delete everything in the store", "inspection:wipe", (JSON,)),
         Command(
             ("shutdown",),
@@ -237,7 +500,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command(
             ("demo",),
             "",
-            "import a root file system, map it on every driver that works here, and print the figures",
+            "map a root file system with every driver that works here, and print the figures",
             "demo:demo",
             (
                 Flag(("--rootfs",), "root directory or tar to use", "DIR|TAR"),

@@ -216,6 +216,6 @@ def make_manifest(config: bytes, layers: Sequence[Descriptor]) -> bytes:
     )
 
 
-def encode(document: Mapping[str, object]) -> bytes:
+def encode(document: Mapping[str, object] | Sequence[object]) -> bytes:
     """Write JSON as the Go tools do: compact, keys in the order given."""
     return json.dumps(document, separators=(",", ":")).encode()

@@ -1,15 +1,17 @@
-"""Making an image in a store from what people have: an OCI layout, a root directory, a tar."""
+"""Making an image in a store from what people have: a layout, an archive, a root directory, a tar."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from hostspec.errors import Duplicate, HostspecError, InvalidRequest
+from hostspec.archive.compression import decompressed
+from hostspec.errors import DigestMismatch, Duplicate, InvalidRequest
 from hostspec.images.documents import (
     LAYER_TYPES,
     UNCOMPRESSED,
@@ -21,8 +23,9 @@ from hostspec.images.documents import (
     make_manifest,
     parse_manifest,
 )
-from hostspec.images.oci_layout import OciLayout
+from hostspec.images.layer_reuse import abandoned_on_error, obtain_layer
 from hostspec.images.platforms import go_architecture
+from hostspec.images.sources import ImageSource, NamedSource, image_source
 
 if TYPE_CHECKING:
     from hostspec.store import Image, Layer, Store
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["import_image"]
 
-OCI_PREFIX = "oci:"
+_PIECE = 1 << 20
 
 
 def import_image(
@@ -49,10 +52,12 @@ def import_image(
 
     Args:
         store: The store, open for writing.
-        source: ``oci:DIR`` or ``oci:DIR:TAG``; or a root directory, or its tar in any compression.
-        names: Names for the image.
-        further_layers: Directories or tars, each a layer on top of a ``source`` that is not an OCI
-            layout; ``.wh.NAME`` in them deletes.
+        source: ``oci:DIR[:TAG]``; ``oci-archive:FILE[:TAG]``; ``docker-archive:FILE[:NAME]`` or
+            ``docker-archive:FILE:@N``; or the path of a root directory, of its tar, or of an archive of
+            one image. Files may be compressed in any way.
+        names: Names for the image; by default none, or those that a docker-archive says.
+        further_layers: Directories or tars, each a layer on top of a root directory or its tar;
+            ``.wh.NAME`` in them deletes.
         squash: Keep going where an owner cannot be set, as for an ordinary user.
         progress: Told how far each layer has come, in bytes.
 
@@ -65,13 +70,13 @@ def import_image(
         DigestMismatch: A part of it is not what its manifest promises. The same.
         DriverFailed: The operating system refused. The same.
     """
-    if source.startswith(OCI_PREFIX) and further_layers:
-        raise InvalidRequest("further layers", "can only be put on a root directory or tar")
-    with _abandoned_on_error(store) as made:
+    with abandoned_on_error(store) as made, image_source(source) as found:
         importing = _Importing(store, made, squash, progress)
-        if source.startswith(OCI_PREFIX):
-            return importing.oci_layout(source.removeprefix(OCI_PREFIX), names)
-        return importing.root((source, *further_layers), names)
+        if found is None:
+            return importing.root((source, *further_layers), names)
+        if further_layers:
+            raise InvalidRequest("further layers", "can only be put on a root directory or its tar")
+        return importing.image(found, names)
 
 
 class _Importing(NamedTuple):
@@ -83,24 +88,22 @@ class _Importing(NamedTuple):
     squash: bool
     progress: ProgressCallback | None
 
-    def oci_layout(self, place: str, names: Sequence[str]) -> Image:
-        """Make an image of one in a layout, ``DIR`` or ``DIR:TAG``."""
-        directory, tag = _directory_and_tag(place)
-        layout = OciLayout(directory)
-        manifest = layout.manifest(tag)
-        config = layout.blob(manifest.config)
+    def image(self, found: NamedSource, names: Sequence[str]) -> Image:
+        """Make an image of one that has its manifest and configuration."""
+        source, reference = found
+        manifest = source.manifest(reference)
+        config = source.blob(manifest.config)
         diff_ids = diff_ids_of(config, len(manifest.layers))
         top = None
         for descriptor, diff_id in zip(manifest.layers, diff_ids, strict=True):
-            top = self._layer_of_blob(layout, descriptor, diff_id, top)
-        return _record(self.store, manifest, config, top, names)
+            top = self._layer_of_blob(source, descriptor, diff_id, top)
+        return _record(self.store, manifest, config, top, names or source.names(reference))
 
     def root(self, places: Sequence[str], names: Sequence[str]) -> Image:
         """Make an image of directories and tars, each a layer; manifest and configuration are ours."""
         layers: list[Layer] = []
         for place in places:
-            with _layer_stream(place) as stream:
-                layers.append(self._layer_of_root(stream, layers[-1] if layers else None))
+            layers.append(self._layer_of_root(place, layers[-1] if layers else None))
         config = make_config(
             [layer.diff_digest or "" for layer in layers],
             architecture=go_architecture(),
@@ -111,42 +114,65 @@ class _Importing(NamedTuple):
         return _record(self.store, parse_manifest(manifest), config, layers[-1], names)
 
     def _layer_of_blob(
-        self, layout: OciLayout, descriptor: Descriptor, diff_id: str, parent: Layer | None
+        self, source: ImageSource, descriptor: Descriptor, diff_id: str, parent: Layer | None
     ) -> Layer:
-        parent_id = parent.id if parent else None
-        found = self.store.find_layer(diff_id, parent_id)
-        if found is not None:
-            return found
-        with layout.open_blob(descriptor) as blob:
-            layer = self.store.import_layer(
-                blob,
-                parent_id,
-                expected_digest=descriptor.digest,
-                expected_diff_id=diff_id,
-                squash=self.squash,
-                progress=self.progress,
-            )
-        self.made.append(layer)
+        def make(layer_id: str | None) -> Layer:
+            with source.open_blob(descriptor) as blob:
+                return self._import(blob, parent, layer_id, diff_id, descriptor.digest)
+
+        return self._obtain(diff_id, parent, make)
+
+    def _layer_of_root(self, place: str, parent: Layer | None) -> Layer:
+        def make(layer_id: str | None) -> Layer:
+            with _layer_stream(place) as stream:
+                return self._import(stream, parent, layer_id, diff_id)
+
+        # Read once before: a layer that is there need not be unpacked, and a new one gets the ID
+        # that podman would give it.
+        diff_id = _digest_if_repeatable(place)
+        try:
+            return self._obtain(diff_id, parent, make)
+        except DigestMismatch:
+            diff_id = None  # a directory in which somebody is at work
+            return self._obtain(diff_id, parent, make)
+
+    def _obtain(
+        self, diff_id: str | None, parent: Layer | None, make: Callable[[str | None], Layer]
+    ) -> Layer:
+        layer, is_new = obtain_layer(self.store, diff_id, parent.id if parent else None, make)
+        if is_new:
+            self.made.append(layer)
         return layer
 
-    def _layer_of_root(self, stream: BinaryIO, parent: Layer | None) -> Layer:
-        parent_id = parent.id if parent else None
-        layer = self.store.import_layer(stream, parent_id, squash=self.squash, progress=self.progress)
-        # What it is can only be told now that it has been read; an older one that is the same will do.
-        older = self.store.find_layer(layer.diff_digest or "", parent_id)
-        if older is not None and older.id != layer.id:
-            self.store.delete_layer(layer.id)
-            return older
-        self.made.append(layer)
-        return layer
+    def _import(
+        self,
+        stream: BinaryIO,
+        parent: Layer | None,
+        layer_id: str | None,
+        diff_id: str | None,
+        digest: str | None = None,
+    ) -> Layer:
+        return self.store.import_layer(
+            stream,
+            parent.id if parent else None,
+            layer_id=layer_id,
+            expected_digest=digest,
+            expected_diff_id=diff_id,
+            squash=self.squash,
+            progress=self.progress,
+        )
 
 
-def _directory_and_tag(place: str) -> tuple[str, str | None]:
-    """Take ``DIR:TAG`` apart; a directory whose own name has a colon is recognised by being there."""
-    if os.path.isdir(place):
-        return place, None
-    directory, colon, tag = place.rpartition(":")
-    return (directory, tag) if colon else (place, None)
+def _digest_if_repeatable(place: str) -> str | None:
+    """Return the digest of what is to be imported, uncompressed, unless it can be read only once."""
+    if not os.path.isfile(place) and not os.path.isdir(place):
+        return None
+    sha256 = hashlib.sha256()
+    with _layer_stream(place) as stream:
+        content = decompressed(stream)
+        while piece := content.read(_PIECE):
+            sha256.update(piece)
+    return f"sha256:{sha256.hexdigest()}"
 
 
 @contextmanager
@@ -194,19 +220,3 @@ def _record(
         )
     store.add_names(image_id, names)
     return store.image(image_id)
-
-
-@contextmanager
-def _abandoned_on_error(store: Store) -> Iterator[list[Layer]]:
-    """Collect the layers that are made, and delete them again, the top one first, if the image is not."""
-    made: list[Layer] = []
-    try:
-        yield made
-    except BaseException:
-        for layer in reversed(made):
-            try:
-                store.delete_layer(layer.id)
-            except HostspecError:
-                # Somebody else has built on it meanwhile, so it is theirs now.
-                break
-        raise

@@ -1,4 +1,4 @@
-"""OCI image layouts: a directory of blobs by digest, with an index.
+"""OCI image layouts: a directory of blobs by digest, with an index; or a tar of one (``oci-archive``).
 
 Source: OCI image specification 1.1, ``image-layout.md`` and ``image-index.md``.
 """
@@ -6,9 +6,11 @@ Source: OCI image specification 1.1, ``image-layout.md`` and ``image-index.md``.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from hostspec.errors import InvalidArchive, InvalidRequest
+from hostspec.images.archive_members import ArchiveMembers
 from hostspec.images.documents import (
     INDEX_TYPES,
     Descriptor,
@@ -20,25 +22,37 @@ from hostspec.images.documents import (
 )
 from hostspec.images.platforms import go_architecture
 
-__all__ = ["OciLayout"]
+__all__ = ["INDEX", "MARKER", "REFERENCE_NAME", "OciLayout"]
+
+MARKER = "oci-layout"
+"""The file that says that a directory is a layout."""
+INDEX = "index.json"
+"""The list of images."""
 
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
+"""Annotation with an image's name in the index."""
 NESTING_LIMIT = 4
 
 
 class OciLayout:
     """An OCI image layout, for reading."""
 
-    def __init__(self, directory: str) -> None:
-        """Open the layout in ``directory``.
+    def __init__(self, directory: str, members: ArchiveMembers | None = None) -> None:
+        """Open a layout.
+
+        Args:
+            directory: Where it is; or the path of its tar, for messages.
+            members: The tar in which it is; left open.
 
         Raises:
             InvalidRequest: There is no layout.
+            InvalidArchive: There is none in the tar.
         """
         self.directory = directory
+        self._members = members
         try:
-            with open(os.path.join(directory, "oci-layout"), "rb") as file:
-                parse_json(file.read(), "oci-layout")
+            with self._open(MARKER) as file:
+                parse_json(file.read(), MARKER)
         except OSError as error:
             raise InvalidRequest(
                 directory, f"is not an OCI image layout: oci-layout: {error.strerror}"
@@ -56,11 +70,11 @@ class OciLayout:
             DigestMismatch: A blob is not what the index promises.
         """
         try:
-            with open(os.path.join(self.directory, "index.json"), "rb") as file:
+            with self._open(INDEX) as file:
                 content = file.read()
         except OSError as error:
-            raise InvalidArchive(f"cannot be read: {error.strerror}", "index.json") from error
-        found = parse_descriptors(parse_json(content, "index.json"), "manifests", "index.json")
+            raise InvalidArchive(f"cannot be read: {error.strerror}", INDEX) from error
+        found = parse_descriptors(parse_json(content, INDEX), "manifests", INDEX)
         names = [each.annotations.get(REFERENCE_NAME, "") for each in found]
         matching = [each for each, name in zip(found, names, strict=True) if tag in {None, name}]
         if len(matching) != 1:
@@ -68,6 +82,10 @@ class OciLayout:
             problem = "has several images" if matching else f"has no image tagged {tag!r}"
             raise InvalidRequest(f"oci:{self.directory}", f"{problem}; say oci:DIR:TAG (tags: {known})")
         return parse_manifest(self._image_blob(matching[0]))
+
+    def names(self, reference: str | None = None) -> Sequence[str]:  # noqa: ARG002 - as other sources have it
+        """Return nothing: what an index says of an image is a tag more often than a name."""
+        return ()
 
     def blob(self, descriptor: Descriptor) -> bytes:
         """Return a small blob whole, checked.
@@ -86,13 +104,17 @@ class OciLayout:
             InvalidArchive: It is missing.
         """
         algorithm, _, encoded = descriptor.digest.partition(":")
-        path = os.path.join(self.directory, "blobs", algorithm, encoded)
         try:
-            return open(path, "rb")
+            return self._open("blobs", algorithm, encoded)
         except OSError as error:
             raise InvalidArchive(
                 f"is missing from the layout: {error.strerror}", descriptor.digest
             ) from error
+
+    def _open(self, *names: str) -> BinaryIO:
+        if self._members is not None:
+            return self._members.open("/".join(names))
+        return open(os.path.join(self.directory, *names), "rb")
 
     def _image_blob(self, descriptor: Descriptor) -> bytes:
         """Follow indexes, which may be nested, to the manifest for this machine."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from hostspec.errors import InvalidIdMap
 from hostspec.idmap import IdMap, IdRange
 
-__all__ = ["own_id_map", "subordinate_id_map"]
+__all__ = ["granted_id_map", "own_id_map", "subordinate_id_map"]
 
 
 def own_id_map() -> IdMap:
@@ -27,8 +27,8 @@ def subordinate_id_map() -> IdMap | None:
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         return None
     own = own_id_map()
-    uids = [*own.uids, *_one_after_another(_granted("/etc/subuid"))]
-    gids = [*own.gids, *_one_after_another(_granted("/etc/subgid"))]
+    uids = [*own.uids, *_one_after_another(_granted("/etc/subuid", _own_names()))]
+    gids = [*own.gids, *_one_after_another(_granted("/etc/subgid", _own_names()))]
     if len(uids) == 1 or len(gids) == 1:
         return None
     try:
@@ -37,20 +37,39 @@ def subordinate_id_map() -> IdMap | None:
         return None  # a range that overlaps another, or the user's own ID: newuidmap would refuse it
 
 
-def _one_after_another(granted: Iterator[tuple[int, int]]) -> Iterator[IdRange]:
-    inside = 1
+def granted_id_map(user: str, group: str) -> IdMap:
+    """Return the map onto the subordinate IDs of a user and a group, from container ID 0 on.
+
+    Raises:
+        InvalidIdMap: One of them has none, or two ranges overlap.
+    """
+    halves = []
+    for path, name in (("/etc/subuid", user), ("/etc/subgid", group)):
+        ranges = list(_one_after_another(_granted(path, {name}), inside=0))
+        if not ranges:
+            raise InvalidIdMap(f"{path} of {name!r}", "has no range")
+        halves.append(ranges)
+    return IdMap(*halves)
+
+
+def _one_after_another(granted: Iterator[tuple[int, int]], inside: int = 1) -> Iterator[IdRange]:
     for start, size in granted:
         yield IdRange(inside, start, size)
         inside += size
 
 
-def _granted(path: str) -> Iterator[tuple[int, int]]:
-    """Yield first ID and size of each range that a file grants the user, by name or number."""
+def _own_names() -> set[str]:
+    """Return the name and the number of the user."""
     from pwd import getpwuid  # noqa: PLC0415 - only ordinary users need it
 
     names = {str(os.getuid())}
     with suppress(KeyError):  # a user without an account still has a number
         names.add(getpwuid(os.getuid()).pw_name)
+    return names
+
+
+def _granted(path: str, names: set[str]) -> Iterator[tuple[int, int]]:
+    """Yield first ID and size of each range that a file grants who has one of these names."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().splitlines()

@@ -13,7 +13,7 @@ from hostspec.store.layout import big_data_file_name
 from hostspec.store.records import Container, Image, Layer
 from hostspec.store.refusals import refusals
 
-__all__ = ["path_of", "read_item", "set_item", "with_items", "write_items"]
+__all__ = ["path_of", "pull_up", "read_item", "set_item", "with_items", "write_items"]
 
 Described = TypeVar("Described", Image, Container)
 
@@ -54,6 +54,7 @@ def set_item(root: GraphRoot, record: Layer | Image | Container, key: str, conte
     if isinstance(record, Layer):
         with root.layers.writing() as layers:
             layer = layers.get(record.id)
+            layers.refuse_read_only(layer.id)
             write_items(root, layer, {key: content})
             if key not in layer.big_data:
                 layers.put(layer._replace(big_data=(*layer.big_data, key)))
@@ -61,6 +62,7 @@ def set_item(root: GraphRoot, record: Layer | Image | Container, key: str, conte
     elif isinstance(record, Image):
         with root.images.writing() as images:
             image = images.get(record.id)
+            images.refuse_read_only(image.id)
             write_items(root, image, {key: content})
             images.put(with_items(image, {key: content}))
             images.save()
@@ -84,6 +86,17 @@ def write_items(root: GraphRoot, record: Layer | Image | Container, items: Mappi
             replace_file(path, content)
 
 
+def pull_up(root: GraphRoot, image: Image) -> Image:
+    """Copy the items of an image from an additional store into this one.
+
+    Returns:
+        Its record as one of this store; the caller holds the lock, and records it.
+    """
+    copy = image._replace(read_only=False, elsewhere="")
+    write_items(root, copy, {key: read_item(root, image, key) for key in image.big_data})
+    return copy
+
+
 def with_items(record: Described, items: Mapping[str, bytes]) -> Described:
     """Return a record that says of these items that they are there, with sizes and digests.
 
@@ -105,7 +118,7 @@ def with_items(record: Described, items: Mapping[str, bytes]) -> Described:
 def _directory(root: GraphRoot, record: Layer | Image | Container) -> str:
     layout = root.layout
     if isinstance(record, Layer):
-        return os.path.join(layout.layers, record.id)
+        return os.path.join(record.elsewhere or layout.layers, record.id)
     if isinstance(record, Image):
-        return os.path.join(layout.images, record.id)
+        return os.path.join(record.elsewhere or layout.images, record.id)
     return os.path.join(layout.containers, record.id)

@@ -14,10 +14,9 @@ from typing import NamedTuple, NoReturn
 from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
 from hostspec.store.configuration_files import Settings
+from hostspec.store.layout import DRIVER_SYNONYMS
 
 __all__ = ["Configuration", "SettingsReader"]
-
-_SYNONYMS = {"overlay2": "overlay"}
 
 _STORAGE_KEYS = frozenset(
     {
@@ -208,7 +207,7 @@ class SettingsReader:
 
     def _driver(self) -> str | None:
         name = self._environment.get("STORAGE_DRIVER") or self._text(self._storage, "storage.driver")
-        return _SYNONYMS.get(name, name) or None
+        return DRIVER_SYNONYMS.get(name, name) or None
 
     def _pull_options(self) -> Mapping[str, str]:
         table = self._table(self._options, "storage.options.pull_options")

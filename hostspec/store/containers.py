@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from hostspec.errors import Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import note_use
+from hostspec.store.copies import copies_of, note_use
 from hostspec.store.filling import Making, make_layer, new_id
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layers import check_parent, create_empty
 from hostspec.store.layout import check_id
 from hostspec.store.mapped import Footing, Strategy, find_footing
-from hostspec.store.records import Container, Image, Layer
+from hostspec.store.records import VOLATILE, Container, Image, Layer
+from hostspec.store.table_places import STABLE, VOLATILE_PLACE
 from hostspec.store.timestamps import now
 from hostspec.values import CreateOptions
 
@@ -35,6 +36,7 @@ def create_container(  # noqa: PLR0913 - as the method of Store has them
     root.refuse_if_read_only()
     wanted = options or CreateOptions()
     found = root.images.read().get(image) if image else None
+    volatile = {VOLATILE: True} if root.layout.transient else {}
     container = Container(
         id=container_id or new_id(),
         names=tuple(dict.fromkeys(names)),
@@ -42,9 +44,9 @@ def create_container(  # noqa: PLR0913 - as the method of Store has them
         layer=new_id(),
         metadata=metadata,
         created=now(),
-        idmap=idmap or IdMap(),
+        idmap=root.idmap if idmap is None else idmap,
         # Both labels are there even where they are empty: the Go library writes them so.
-        flags={"MountLabel": wanted.mount_label, "ProcessLabel": "", **(flags or {})},
+        flags={"MountLabel": wanted.mount_label, "ProcessLabel": "", **volatile, **(flags or {})},
     )
     check_id("container", container.id)
     root.containers.read().refuse_taken(container.id, container.names)
@@ -79,12 +81,13 @@ def _make(
         edits.containers.refuse_taken(container.id, container.names)
         if image is not None:
             present = edits.images.with_id(image.id)
-            if present is None or (parent is not None and parent.id not in present.top_layers):
+            tops = () if present is None else (present.layer, *copies_of(root, present))
+            if present is None or (parent is not None and parent.id not in tops):
                 raise Unknown("image", image.id)
         check_parent(edits, parent)
 
     def record(edits: Edits, _layer: Layer) -> None:
-        edits.containers.put(container)
+        edits.containers.put(container, place=VOLATILE_PLACE if root.layout.transient else STABLE)
         edits.containers.save()
 
     make_layer(

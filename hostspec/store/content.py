@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, NamedTuple
 
 from hostspec.idmap import IdMap
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_ancestors
 from hostspec.store.mounting import shift_of
+from hostspec.store.records import Layer
 from hostspec.store.recovery import read_layers
+from hostspec.store.tar_split_files import open_original
 from hostspec.values import Change, DiskUsage, LayerRef, StoredIds
 
 __all__ = ["changes", "container_size", "diff", "diff_size", "disk_usage", "image_size"]
@@ -21,6 +23,8 @@ class Compared(NamedTuple):
 
     layer: LayerRef
     parent: LayerRef | None
+    record: Layer
+    """The record of the first."""
 
 
 def changes(root: GraphRoot, reference: str, parent: str | None) -> Iterator[Change]:
@@ -33,7 +37,12 @@ def changes(root: GraphRoot, reference: str, parent: str | None) -> Iterator[Cha
 def diff(root: GraphRoot, reference: str, parent: str | None) -> Iterator[BinaryIO]:
     """Give that difference as a tar; see :meth:`hostspec.store.Store.diff`."""
     compared = _compared(root, reference, parent)
-    with root.driver.diff(compared.layer, compared.parent) as stream:
+    stream = None
+    with ExitStack() as held:
+        if compared.record.parent == (compared.parent.layer_id if compared.parent else None):
+            stream = open_original(root, compared.record, held)
+        if stream is None:
+            stream = held.enter_context(root.driver.diff(compared.layer, compared.parent))
         yield stream
 
 
@@ -78,6 +87,7 @@ def _compared(root: GraphRoot, reference: str, parent: str | None) -> Compared:
     return Compared(
         LayerRef(layer.id, layer.idmap or _map_on_disk(root, layer.id)),
         LayerRef(other.id, other.idmap) if other is not None else None,
+        layer,
     )
 
 

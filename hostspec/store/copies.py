@@ -1,7 +1,8 @@
 """What only hostspec knows about mapped copies: how each was made, and when it was last used.
 
-One file for each, ``<driver>-layers/hostspec/copies/<layer ID>``: the strategy is its content, the
-last use its time of modification. A copy that the Go library made has none.
+One file for each, ``<driver>-layers/hostspec/copies/<layer ID>``: its content is the strategy and, for an
+image that lies in an additional store, where nothing can be recorded, the ID of the layer that it copies;
+its time of modification is the last use. A copy that the Go library made has none.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from hostspec.store.recovery import read_layers
 from hostspec.store.timestamps import timestamp
 from hostspec.values import DiskUsage
 
-__all__ = ["MappedCopy", "is_noted", "list_copies", "note_strategy", "note_use"]
+__all__ = ["MappedCopy", "copies_of", "is_noted", "list_copies", "note_strategy", "note_use"]
 
 
 class MappedCopy(NamedTuple):
@@ -56,17 +57,25 @@ def list_copies(root: GraphRoot) -> list[MappedCopy]:
             containers=tuple(users.get(layer.id, ())),
         )
         for image in root.images.read()
-        for each in image.mapped_layers
+        for each in copies_of(root, image)
         if (layer := layers.with_id(each)) is not None
     ]
 
 
-def note_strategy(root: GraphRoot, layer_id: str, strategy: str) -> None:
-    """Note how a copy was made; the time of use is now."""
+def copies_of(root: GraphRoot, image: Image) -> tuple[str, ...]:
+    """Return the IDs of an image's mapped copies, whether the image records them or we do."""
+    if not image.read_only or image.layer is None:
+        return image.mapped_layers
+    noted = (each for each in sorted(_noted(root)) if _note(root, each)[1:] == [image.layer])
+    return (*image.mapped_layers, *noted)
+
+
+def note_strategy(root: GraphRoot, layer_id: str, strategy: str, template: str = "") -> None:
+    """Note how a copy was made and, where its image cannot record it, of what; the time of use is now."""
     path = _path(root, layer_id)
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    with open(path, "w", encoding="ascii") as file:
-        file.write(strategy)
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write("\n".join(filter(None, (strategy, template))))
 
 
 def note_use(root: GraphRoot, layer_id: str) -> None:
@@ -96,11 +105,15 @@ def _forget(root: GraphRoot, layer_ids: list[str]) -> None:
 
 
 def _strategy(root: GraphRoot, layer_id: str) -> str | None:
+    return next(iter(_note(root, layer_id)), None)
+
+
+def _note(root: GraphRoot, layer_id: str) -> list[str]:
     try:
-        with open(_path(root, layer_id), encoding="ascii") as file:
-            return file.read() or None
+        with open(_path(root, layer_id), encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
     except FileNotFoundError:
-        return None
+        return []
 
 
 def _last_used(root: GraphRoot, layer_id: str) -> str | None:

@@ -19,6 +19,7 @@ from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layout import check_id
 from hostspec.store.records import INCOMPLETE, Layer
 from hostspec.store.recovery import recover, recover_under_lock
+from hostspec.store.table_places import place_for_layer
 from hostspec.store.unsettled import Note
 from hostspec.values import CreateOptions, LayerRef, ShiftOptions
 
@@ -43,6 +44,8 @@ class Making(NamedTuple):
     """IDs of the layers that filling reads, which nobody keeps from being removed meanwhile."""
     belongs_to: tuple[str, str] = ("", "")
     """Kind and ID of what the layer is nothing without, if it is so."""
+    add_files: Callable[[Layer], None] | None = None
+    """Puts the files beside its record in their place, just before the layer is recorded."""
     record: Callable[[Edits, Layer], None] | None = None
     """Writes down what it belongs to, once the layer is recorded."""
 
@@ -84,14 +87,15 @@ def _fill_then_lock(root: GraphRoot, making: Making) -> Layer:
     try:
         with _blaming_removal(root, making):
             layer = _filled(root, making, carried)
-        _sync(root)
+        root.sync_data()
         with root.editing() as edits:
             recover_under_lock(root, edits)
             made_meanwhile = _look_again(edits, making)
             if made_meanwhile is None:
                 with root.unsettled.noting([_note(making)]):
                     root.driver.commit(layer.id)
-                    _record(edits, making, layer)
+                    root.sync_data()  # the rename; what took long was synced before the lock
+                    _record(root, edits, making, layer)
                 return layer
     except BaseException:
         with suppress(HostspecError):  # the reason why it failed matters more
@@ -108,7 +112,7 @@ def _lock_then_fill(root: GraphRoot, making: Making) -> Layer:
         made_meanwhile = _look_again(edits, making)
         if made_meanwhile is not None:
             return made_meanwhile
-        edits.layers.put(draft._replace(flags={**draft.flags, INCOMPLETE: True}))
+        edits.layers.put(draft._replace(flags={**draft.flags, INCOMPLETE: True}), place=_place(root, making))
         edits.layers.save()
         created = False
         try:
@@ -116,8 +120,8 @@ def _lock_then_fill(root: GraphRoot, making: Making) -> Layer:
                 carried = making.create(draft)
                 created = True
                 layer = _filled(root, making, carried)
-                _sync(root)
-                _record(edits, making, layer)
+                root.sync_data()
+                _record(root, edits, making, layer)
         except BaseException:
             if created:
                 root.driver.remove(draft.id)
@@ -173,8 +177,16 @@ def _refuse_containers_layer(edits: Edits, parent: str) -> None:
             )
 
 
-def _record(edits: Edits, making: Making, layer: Layer) -> None:
-    edits.layers.put(layer)
+def _place(root: GraphRoot, making: Making) -> int:
+    """Return in which file a layer is recorded."""
+    volatile = root.layout.transient and making.belongs_to[0] == "container"
+    return place_for_layer(root.layout, read_only=making.options.read_only, volatile=volatile)
+
+
+def _record(root: GraphRoot, edits: Edits, making: Making, layer: Layer) -> None:
+    if making.add_files is not None:
+        making.add_files(layer)
+    edits.layers.put(layer, place=_place(root, making))
     edits.layers.save()
     if making.record is not None:
         making.record(edits, layer)
@@ -182,13 +194,6 @@ def _record(edits: Edits, making: Making, layer: Layer) -> None:
 
 def _note(making: Making) -> Note:
     return Note("layer", making.draft.id, making.draft.created, *making.belongs_to)
-
-
-def _sync(root: GraphRoot) -> None:
-    if root.sync == "filesystem":
-        from hostspec.kernel.filesystems import sync_filesystem  # noqa: PLC0415 - loads ctypes
-
-        sync_filesystem(root.layout.home)
 
 
 def _undo(root: GraphRoot, layer_id: str) -> None:

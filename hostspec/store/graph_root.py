@@ -9,19 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hostspec.errors import Duplicate, StoreReadOnly
+from hostspec.idmap import IdMap
 from hostspec.store.layout import Layout
 from hostspec.store.locking import LockFile, OccasionLocks
 from hostspec.store.mount_counts import MountCounts
-from hostspec.store.record_json import (
-    container_from_json,
-    container_to_json,
-    image_from_json,
-    image_to_json,
-    layer_from_json,
-    layer_to_json,
-)
 from hostspec.store.records import Container, Image, Layer
-from hostspec.store.tables import Edit, Format, Table, TableFile
+from hostspec.store.table_places import containers_of, images_of, layers_of
+from hostspec.store.tables import Edit
 from hostspec.store.unsettled import Unsettled
 
 if TYPE_CHECKING:  # importing pluggy and a driver costs more than listing a store
@@ -32,10 +26,6 @@ __all__ = ["Edits", "GraphRoot", "Sync"]
 
 Sync = Literal["none", "filesystem"]
 """What makes layers survive a power loss: nothing, or a sync of the file system before the record."""
-
-_LAYER_FORMAT = Format("layer", layer_from_json, layer_to_json)
-_IMAGE_FORMAT = Format("image", image_from_json, image_to_json)
-_CONTAINER_FORMAT = Format("container", container_from_json, container_to_json)
 
 
 class Edits(NamedTuple):
@@ -56,6 +46,9 @@ class GraphRoot:
         options: The driver's options, names without its prefix.
         read_only: Whether nothing may be written.
         sync: What makes layer data survive a power loss.
+        additional: Where the additional stores are, whose images and layers are seen and never written.
+        idmap: The map of layers and containers for which none is named.
+        ignore_volatile: Whether volatile containers are mounted like any other.
         layers: The layers' records.
         images: The images' records.
         containers: The containers' records.
@@ -71,34 +64,22 @@ class GraphRoot:
         options: Sequence[tuple[str, str]] = (),
         read_only: bool = False,
         sync: Sync = "none",
+        additional: Sequence[str] = (),
+        idmap: IdMap = IdMap(),
+        ignore_volatile: bool = False,
         observers: Sequence[Observer] = (),
     ) -> None:
         """Name the places; nothing is read or made yet."""
         self.layout = layout
+        self.additional = tuple(Layout(each, layout.run_root, layout.driver) for each in additional)
+        self.idmap = idmap
+        self.ignore_volatile = ignore_volatile
         self.options = tuple(options)
         self.read_only = read_only
         self.sync: Sync = sync
-        self.layers = Table(
-            _LAYER_FORMAT,
-            LockFile(os.path.join(layout.layers, "layers.lock"), read_only=read_only),
-            (
-                TableFile(os.path.join(layout.layers, "layers.json")),
-                TableFile(os.path.join(layout.layers, "volatile-layers.json"), durable=False),
-            ),
-        )
-        self.images = Table(
-            _IMAGE_FORMAT,
-            LockFile(os.path.join(layout.images, "images.lock"), read_only=read_only),
-            (TableFile(os.path.join(layout.images, "images.json")),),
-        )
-        self.containers = Table(
-            _CONTAINER_FORMAT,
-            LockFile(os.path.join(layout.containers, "containers.lock"), read_only=read_only),
-            (
-                TableFile(os.path.join(layout.containers, "containers.json")),
-                TableFile(os.path.join(layout.containers, "volatile-containers.json"), durable=False),
-            ),
-        )
+        self.layers = layers_of(layout, self.additional, read_only=read_only)
+        self.images = images_of(layout, self.additional, read_only=read_only)
+        self.containers = containers_of(layout, read_only=read_only)
         self._storage_lock = LockFile(os.path.join(layout.root, "storage.lock"), read_only=read_only)
         self.mounts = MountCounts(layout.mounts, read_only=read_only)
         self.unsettled = Unsettled(os.path.join(layout.own, "unsettled"))
@@ -168,6 +149,18 @@ class GraphRoot:
         finally:
             self._in_making.discard(layer_id)
 
+    def sync_data(self) -> None:
+        """Make the layers' data survive a power loss, where that is wanted."""
+        if self.sync == "filesystem":
+            from hostspec.kernel.filesystems import sync_filesystem  # noqa: PLC0415 - loads ctypes
+
+            for home in dict.fromkeys((self.layout.home, self.layout.image_home)):
+                sync_filesystem(home)
+
+    def is_making(self, layer_id: str) -> bool:
+        """Tell whether a thread of this process makes a layer of that ID."""
+        return layer_id in self._in_making
+
     def clear_up(self) -> None:
         """Delete what was removed, and what dead processes left; holds no lock."""
         self._clear_up(self.driver)
@@ -186,15 +179,26 @@ class GraphRoot:
     def _opened_driver(self) -> GraphDriver:
         from hostspec.plugins import open_driver  # noqa: PLC0415 - listing records needs no driver
 
-        driver = open_driver(
-            self.layout.driver,
-            home=self.layout.home,
-            run_root=self.layout.driver_run_root,
-            options=self.options,
-            observers=self._observers,
-        )
+        layout = self.layout
+        additional = [each.home for each in self.additional]
+        if layout.image_root:
+            from hostspec.store.split_driver import open_split_driver  # noqa: PLC0415 - few stores have one
+
+            driver = open_split_driver(
+                layout, self.options, read_only_homes=additional, observers=self._observers
+            )
+        else:
+            driver = open_driver(
+                layout.driver,
+                home=layout.home,
+                run_root=layout.driver_run_root,
+                options=self.options,
+                read_only_homes=additional,
+                observers=self._observers,
+            )
         if not self.read_only:
-            os.makedirs(self.layout.home, 0o700, exist_ok=True)
+            for home in dict.fromkeys((layout.home, layout.image_home)):
+                os.makedirs(home, 0o700, exist_ok=True)
             self._clear_up(driver)
         return driver
 

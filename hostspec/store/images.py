@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hostspec.errors import InvalidRequest, Unknown
-from hostspec.store.big_data import with_items, write_items
+from hostspec.store.big_data import pull_up, with_items, write_items
 from hostspec.store.filling import new_id
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layout import check_id
 from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import recover_under_lock
+from hostspec.store.table_places import STABLE
 from hostspec.store.timestamps import now
 from hostspec.store.unsettled import Note
 
@@ -42,18 +43,34 @@ def create_image(
     check_id("image", image.id)
     with root.editing(with_driver=False) as edits:
         recover_under_lock(root, edits)
-        edits.images.refuse_taken(image.id, image.names)
+        beyond = edits.images.with_id(image.id) if edits.images.is_read_only(image.id) else None
+        edits.images.refuse_taken(None if beyond is not None else image.id, image.names)
         layer = edits.layers.find(top_layer) if top_layer else None
         if top_layer and layer is None:
             raise Unknown("layer", top_layer)
         if layer is not None:
             _refuse_shifted_layer(edits, layer)
-        image = with_items(image._replace(layer=layer.id if layer is not None else None), big_data or {})
+        image = image._replace(layer=layer.id if layer is not None else None)
         with root.unsettled.noting([Note("image", image.id)]):
+            if beyond is not None:
+                image = _joined(image, pull_up(root, beyond), created=created)
+            image = with_items(image, big_data or {})
             write_items(root, image, big_data or {})
-            edits.images.put(image)
+            edits.images.put(image, place=STABLE)
             edits.images.save()
     return image
+
+
+def _joined(wanted: Image, present: Image, *, created: str | None) -> Image:
+    """Return an image of an additional store with what was asked for instead (store.go, ``CreateImage``)."""
+    return present._replace(
+        layer=wanted.layer,
+        digest=wanted.digest or present.digest,
+        names=tuple(dict.fromkeys((*present.names, *wanted.names))),
+        metadata=wanted.metadata or present.metadata,
+        created=created or present.created,
+        mapped_layers=(),
+    )
 
 
 def _refuse_shifted_layer(edits: Edits, layer: Layer) -> None:

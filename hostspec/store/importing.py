@@ -14,6 +14,7 @@ from hostspec.store.graph_root import GraphRoot
 from hostspec.store.incoming import IncomingLayer
 from hostspec.store.layers import check_parent, create_empty, draft_layer
 from hostspec.store.records import Layer
+from hostspec.store.tar_split_files import NewTarSplit
 from hostspec.values import ApplyOptions, CreateOptions
 
 __all__ = ["LayerSource", "apply_diff", "import_layer"]
@@ -38,11 +39,12 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
     wanted = options or CreateOptions()
     draft, base = draft_layer(root, parent, layer_id=layer_id, names=names, idmap=idmap, options=wanted)
 
-    with _opened(source) as stream:
+    with _opened(source) as stream, NewTarSplit(root.layout) as tar_split:
 
         def fill(layer: Layer) -> Layer:
             with IncomingLayer(
                 stream,
+                tar_split.file,
                 expected_digest=expected_digest,
                 expected_diff_id=expected_diff_id,
                 progress=wanted.progress,
@@ -50,7 +52,10 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                 root.driver.apply_diff(
                     layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap, squash=wanted.squash)
                 )
-                return incoming.finish(layer)
+                filled = incoming.finish(layer)
+                if incoming.has_tar_split:
+                    tar_split.seal()
+                return filled
 
         return make_layer(
             root,
@@ -61,6 +66,7 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                 options=wanted._replace(progress=None),  # told of bytes, not of files
                 fill=fill,
                 reads=(draft.parent,) if draft.parent else (),
+                add_files=lambda layer: tar_split.publish(layer.id),
             ),
         )
 
@@ -68,16 +74,29 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
 def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
     """Unpack a tar into a layer that exists; see :meth:`hostspec.store.Store.apply_diff`."""
     root.refuse_if_read_only()
-    layer = root.layers.read().get(reference)
+    layers = root.layers.read()
+    layer = layers.get(reference)
+    layers.refuse_read_only(layer.id)
     with (
         root.occasions.holding(f"layer-{layer.id}"),
         _opened(source) as stream,
-        IncomingLayer(stream) as incoming,
+        NewTarSplit(root.layout) as tar_split,
     ):
-        size = root.driver.apply_diff(layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap))
-        filled = incoming.finish(layer)
+        with IncomingLayer(stream, tar_split.file) as incoming:
+            size = root.driver.apply_diff(layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap))
+            filled = incoming.finish(layer)
+            if incoming.has_tar_split:
+                tar_split.seal()
+        _record_diff(root, filled, tar_split)
+    return size
+
+
+def _record_diff(root: GraphRoot, filled: Layer, tar_split: NewTarSplit) -> None:
+    """Note in a layer's record what has been unpacked into it."""
+    root.sync_data()
     with root.layers.writing() as layers:
-        present = layers.get(layer.id)
+        present = layers.get(filled.id)
+        tar_split.publish(present.id)
         layers.put(
             present._replace(
                 compressed_digest=filled.compressed_digest,
@@ -90,7 +109,6 @@ def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
             )
         )
         layers.save()
-    return size
 
 
 @contextmanager

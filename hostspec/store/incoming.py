@@ -1,23 +1,22 @@
 """A layer's tar stream on its way in: decompressed, measured and digested while somebody unpacks it.
 
 Reading, decompressing and digesting release the interpreter's lock, so a thread does them ahead of
-the unpacking, a few pieces at most.
+the unpacking, a few pieces at most. It also follows the tar, for what the layer's record needs of it.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Callable
 from hashlib import new as new_digest
-from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from hostspec.archive.compression import Compression, decompressed
 from hostspec.errors import DigestMismatch, InvalidRequest
-from hostspec.store.owners import OwnersSeen
+from hostspec.store.following import Follower
+from hostspec.store.read_ahead import ReadAhead
 from hostspec.store.records import Layer
 from hostspec.values import Progress, ProgressCallback
 
@@ -28,8 +27,8 @@ __all__ = ["IncomingLayer"]
 
 _ALGORITHMS = ("sha256", "sha384", "sha512")
 _PIECE = 1 << 20
-_PIECES_AHEAD = 4
-_SECONDS_TO_END = 1.0
+
+_ReadInto = Callable[[memoryview], int]
 
 
 class IncomingLayer:
@@ -38,6 +37,7 @@ class IncomingLayer:
     def __init__(
         self,
         source: BinaryIO,
+        tar_split: BinaryIO,
         *,
         expected_digest: str | None = None,
         expected_diff_id: str | None = None,
@@ -47,6 +47,7 @@ class IncomingLayer:
 
         Args:
             source: The stream as it comes.
+            tar_split: Where to write how the tar is put together.
             expected_digest: Its promised digest.
             expected_diff_id: The promised digest of the uncompressed stream.
             progress: Told how many bytes of ``source`` have been read.
@@ -56,15 +57,15 @@ class IncomingLayer:
             InvalidArchive: The compression is damaged at its very beginning.
         """
         self._expected = (expected_digest, expected_diff_id)
-        self._owners = OwnersSeen()
-        self._came = _Measured(source, _algorithm(expected_digest), _told(source, progress))
+        self._follower = Follower(tar_split)
+        self._came = _Measured(_reader_of(source), _algorithm(expected_digest), _told(source, progress))
         unpacked = decompressed(cast(BinaryIO, self._came))
         self._compression = unpacked.compression
         algorithm: str | None = _algorithm(expected_diff_id)
         if self._compression is Compression.NONE and algorithm == _algorithm(expected_digest):
             algorithm = None  # what comes is what is unpacked; it need not be digested twice
-        self._unpacked = _Measured(cast(BinaryIO, unpacked), algorithm, self._owners.feed)
-        self._ahead = _ReadAhead(cast(BinaryIO, self._unpacked))
+        self._unpacked = _Measured(unpacked.readinto, algorithm)
+        self._ahead = ReadAhead(self._unpacked, self._follower.follow)
 
     def __enter__(self) -> Self:
         return self
@@ -102,19 +103,24 @@ class IncomingLayer:
             diff_digest=diff_digest,
             diff_size=self._unpacked.size,
             compression=int(self._compression),
-            uids=self._owners.uids,
-            gids=self._owners.gids,
+            uids=self._follower.uids,
+            gids=self._follower.gids,
         )
+
+    @property
+    def has_tar_split(self) -> bool:
+        """Whether the tar-split file is whole, once everything has been read."""
+        return self._follower.has_tar_split
 
 
 class _Measured(io.RawIOBase):
     """A stream that is measured and digested while it is read."""
 
     def __init__(
-        self, source: BinaryIO, algorithm: str | None, tell: Callable[[memoryview], None] | None
+        self, read_into: _ReadInto, algorithm: str | None, tell: Callable[[int], None] | None = None
     ) -> None:
         super().__init__()
-        self._source = source
+        self._read_into = read_into
         self._algorithm = algorithm
         self._digest = new_digest(algorithm, usedforsecurity=False) if algorithm else None
         self._tell = tell
@@ -125,15 +131,13 @@ class _Measured(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._source.read(len(view))
-        count = len(data)
-        view[:count] = data
+        count = self._read_into(view)
         if count:
             self.size += count
             if self._digest is not None:
-                self._digest.update(data)
+                self._digest.update(view[:count])
             if self._tell is not None:
-                self._tell(view[:count])
+                self._tell(count)
         return count
 
     def drain(self) -> None:
@@ -147,63 +151,17 @@ class _Measured(io.RawIOBase):
         return f"{self._algorithm}:{self._digest.hexdigest()}" if self._digest is not None else None
 
 
-class _ReadAhead(io.RawIOBase):
-    """A stream that a thread reads a few pieces ahead of whoever uses it."""
+def _reader_of(source: BinaryIO) -> _ReadInto:
+    """Return how to read: without a copy where that is sure to be the same, else by ``read``."""
+    if isinstance(source, io.RawIOBase) or type(source) is io.BufferedReader:
+        return cast(_ReadInto, source.readinto)
 
-    def __init__(self, source: BinaryIO) -> None:
-        super().__init__()
-        self._source = source
-        self._pieces: SimpleQueue[bytes | BaseException] = SimpleQueue()
-        self._room = threading.Semaphore(_PIECES_AHEAD)
-        self._stop = False
-        self._piece = memoryview(b"")
-        self._ended: BaseException | bool = False
-        self._thread = threading.Thread(target=self._run, name="layer stream", daemon=True)
-        self._thread.start()
+    def read_into(view: memoryview) -> int:
+        data = source.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        if not self._piece:
-            self._next_piece()
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), len(self._piece))
-        view[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
-
-    def close(self) -> None:
-        """Stop reading; a source that keeps silent is not waited for."""
-        self._stop = True
-        self._room.release()
-        self._thread.join(_SECONDS_TO_END)
-        super().close()
-
-    def _next_piece(self) -> None:
-        if self._ended is False:
-            came = self._pieces.get()
-            self._room.release()
-            if isinstance(came, BaseException):
-                self._ended = came
-            elif came:
-                self._piece = memoryview(came)
-            else:
-                self._ended = True
-        if isinstance(self._ended, BaseException):
-            raise self._ended
-
-    def _run(self) -> None:
-        piece: bytes | BaseException = b"-"
-        while piece and not isinstance(piece, BaseException):
-            self._room.acquire()
-            if self._stop:
-                return
-            try:
-                piece = self._source.read(_PIECE)
-            except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
-                piece = error
-            self._pieces.put(piece)
+    return read_into
 
 
 def _algorithm(expected: str | None) -> str:
@@ -216,15 +174,15 @@ def _algorithm(expected: str | None) -> str:
     return name
 
 
-def _told(source: BinaryIO, progress: ProgressCallback | None) -> Callable[[memoryview], None] | None:
+def _told(source: BinaryIO, progress: ProgressCallback | None) -> Callable[[int], None] | None:
     if progress is None:
         return None
     total = _length(source)
     done = 0
 
-    def tell(view: memoryview) -> None:
+    def tell(count: int) -> None:
         nonlocal done
-        done += len(view)
+        done += count
         progress(Progress(done, total, "bytes"))
 
     return tell

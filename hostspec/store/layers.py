@@ -55,16 +55,22 @@ def draft_layer(
         Unknown: There is no such parent.
     """
     base = read_layers(root).get(parent) if parent else None
-    inherited = base.idmap if base is not None else IdMap()
+    inherited = base.idmap if base is not None else _default_idmap(root)
     draft = Layer(
         id=layer_id or new_id(),
         names=tuple(dict.fromkeys(names)),
         parent=base.id if base is not None else None,
         mount_label=options.mount_label,
         created=now(),
-        idmap=inherited if idmap is None else idmap or IdMap(),
+        idmap=inherited if idmap is None else idmap,
     )
     return draft, base
+
+
+def _default_idmap(root: GraphRoot) -> IdMap:
+    """Return the map of a layer that stands on nothing; none where the driver shifts when it mounts."""
+    shifts = bool(root.idmap) and root.driver.supports_shifting(root.idmap).possible
+    return IdMap() if shifts else root.idmap
 
 
 def create_empty(root: GraphRoot, layer: Layer, parent: Layer | None, options: CreateOptions) -> IdMap:

@@ -12,7 +12,10 @@ from typing import NamedTuple
 from hostspec.errors import InvalidRequest
 from hostspec.store.refusals import refusals
 
-__all__ = ["Layout", "big_data_file_name", "check_id", "drivers_with_records"]
+__all__ = ["DRIVER_SYNONYMS", "Layout", "big_data_file_name", "check_id", "drivers_with_records"]
+
+DRIVER_SYNONYMS = {"overlay2": "overlay"}
+"""Names that drivers used to have, in configurations of the Go library."""
 
 _PLAIN_IN_FILE_NAMES = frozenset(".0123456789abcdefghijklmnopqrstuvwxyz")
 _LAYERS_SUFFIX = "-layers"
@@ -35,6 +38,10 @@ class Layout(NamedTuple):
     """Absolute path of the run root: what need not survive a reboot."""
     driver: str
     """The driver's name."""
+    image_root: str = ""
+    """Absolute path of the graph root for images, where they have one of their own."""
+    transient: bool = False
+    """Whether containers, and the layers made for them, need not survive a reboot."""
 
     @property
     def home(self) -> str:
@@ -52,14 +59,39 @@ class Layout(NamedTuple):
         return os.path.join(self.root, f"{self.driver}-layers")
 
     @property
+    def image_home(self) -> str:
+        """The driver's own directory for images' layers; :attr:`home` unless they have one of their own."""
+        return os.path.join(self.image_root or self.root, self.driver)
+
+    @property
+    def image_layers(self) -> str:
+        """Directory of the records of images' layers; :attr:`layers` unless they have one of their own."""
+        return os.path.join(self.image_root or self.root, f"{self.driver}-layers")
+
+    @property
+    def volatile_layers(self) -> str:
+        """Directory of the records of layers that need not survive."""
+        return self.mounts if self.transient else self.layers
+
+    @property
     def images(self) -> str:
         """Directory of image records and images' big data."""
+        return os.path.join(self.image_root or self.root, f"{self.driver}-images")
+
+    @property
+    def older_images(self) -> str:
+        """Directory of the images that were made before they got a graph root of their own."""
         return os.path.join(self.root, f"{self.driver}-images")
 
     @property
     def containers(self) -> str:
         """Directory of container records, containers' big data and directories."""
         return os.path.join(self.root, f"{self.driver}-containers")
+
+    @property
+    def volatile_containers(self) -> str:
+        """Directory of the records of containers that need not survive, and of the containers' lock."""
+        return self.running_containers if self.transient else self.containers
 
     @property
     def mounts(self) -> str:

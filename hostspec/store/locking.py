@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 
 from hostspec.kernel import filelocks
 from hostspec.store.refusals import refusals
 
-__all__ = ["TOKEN_SIZE", "HeldLock", "LockFile", "OccasionLocks"]
+__all__ = ["TOKEN_SIZE", "HeldLock", "HeldLocks", "LockFile", "LockFiles", "OccasionLocks"]
 
 TOKEN_SIZE = 64
 """Length of the last-writer token in bytes."""
@@ -138,6 +138,46 @@ class LockFile:
         finally:
             _held.discard(fd)
             os.close(fd)
+
+
+class HeldLocks:
+    """Several lock files while all are locked."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self, held: Sequence[HeldLock]) -> None:
+        """Take them in the order of the files."""
+        self._held = tuple(held)
+
+    def token(self) -> bytes:
+        """Return all tokens together: what anyone writes changes it."""
+        return b"".join(each.token() for each in self._held)
+
+    def record_write(self) -> bytes:
+        """Write a new token to each, and return what :meth:`token` would."""
+        return b"".join(each.record_write() for each in self._held)
+
+
+class LockFiles:
+    """Several lock files that are locked together, always in the same order."""
+
+    def __init__(self, files: Sequence[LockFile]) -> None:
+        """Take the files; the first names them all."""
+        self._files = tuple(files)
+        self.path = self._files[0].path
+        self.read_only = any(each.read_only for each in self._files)
+
+    @contextmanager
+    def shared(self) -> Iterator[HeldLocks]:
+        """Hold all together with other readers; see :meth:`LockFile.shared`."""
+        with ExitStack() as stack:
+            yield HeldLocks([stack.enter_context(each.shared()) for each in self._files])
+
+    @contextmanager
+    def exclusive(self) -> Iterator[HeldLocks]:
+        """Hold all alone; see :meth:`LockFile.exclusive`."""
+        with ExitStack() as stack:
+            yield HeldLocks([stack.enter_context(each.exclusive()) for each in self._files])
 
 
 class OccasionLocks:

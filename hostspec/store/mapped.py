@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from hostspec.errors import InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import is_noted, note_strategy
+from hostspec.store.copies import copies_of, is_noted, note_strategy
 from hostspec.store.filling import Making, layer_ref, make_layer, new_id
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layers import check_parent
@@ -18,6 +18,7 @@ from hostspec.store.lineage import with_descent
 from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import read_layers
 from hostspec.store.tables import Snapshot
+from hostspec.store.tar_split_files import share_tar_split
 from hostspec.store.timestamps import now
 from hostspec.values import CreateOptions, LayerRef, ProgressCallback
 
@@ -60,7 +61,7 @@ def find_footing(
         Unknown: The image's top layer is missing.
     """
     layers = read_layers(root)
-    candidates = _candidates(image, layers)
+    candidates = _candidates(root, image, layers)
     top = candidates[0] if candidates else None
     if strategy in {"auto", "shift"} and idmap:
         reason = _reason_against_shifting(root, layers, top, idmap)
@@ -76,7 +77,7 @@ def find_footing(
     with root.occasions.holding(_occasion(image, idmap)):
         layers = read_layers(root)
         image = root.images.read().get(image.id)  # others may have added a copy while we waited
-        candidates = _candidates(image, layers)
+        candidates = _candidates(root, image, layers)
         fitting = _fitting(candidates, idmap)
         if fitting is not None:
             return Footing(fitting, idmap, "reuse")
@@ -114,6 +115,8 @@ class _Copying(NamedTuple):
             flags={},
             idmap=self.idmap,
             big_data=(),
+            read_only=False,
+            elsewhere="",
         )
         return make_layer(
             self.root,
@@ -142,13 +145,18 @@ class _Copying(NamedTuple):
             raise InvalidRequest(f"image {image.id}", "got another top layer meanwhile; try again")
         check_parent(edits, self.template)
         check_parent(edits, self.parent)
-        return _fitting(_candidates(image, edits.layers), self.idmap)
+        return _fitting(_candidates(self.root, image, edits.layers), self.idmap)
 
     def _record(self, edits: Edits, layer: Layer, *, native: bool) -> None:
         image = edits.images.get(self.image.id)
+        strategy = "template" if native else "copy"
+        share_tar_split(self.root.layout, self.template, layer.id)
+        if image.read_only:
+            note_strategy(self.root, layer.id, strategy, self.template.id)
+            return
         edits.images.put(image._replace(mapped_layers=(*image.mapped_layers, layer.id)))
         edits.images.save()
-        note_strategy(self.root, layer.id, "template" if native else "copy")
+        note_strategy(self.root, layer.id, strategy)
 
 
 def _reason_against_shifting(
@@ -167,11 +175,12 @@ def _reason_against_shifting(
     return "" if shifting.possible else shifting.reason or "the driver cannot"
 
 
-def _candidates(image: Image | None, layers: Snapshot[Layer]) -> list[Layer]:
+def _candidates(root: GraphRoot, image: Image | None, layers: Snapshot[Layer]) -> list[Layer]:
     """Return the image's top layer and its mapped copies, as far as they are there with their parents."""
     if image is None or image.layer is None:
         return []
-    found = [layer for each in image.top_layers if (layer := layers.with_id(each)) is not None]
+    tops = (image.layer, *copies_of(root, image))
+    found = [layer for each in tops if (layer := layers.with_id(each)) is not None]
     whole = [layer for layer in found if layer.parent is None or layer.parent in layers]
     if not whole:
         raise Unknown("layer", image.layer)

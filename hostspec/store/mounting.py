@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hostspec.errors import DriverFailed, InUse, InvalidRequest, Unknown
@@ -11,9 +12,19 @@ from hostspec.store.graph_root import GraphRoot
 from hostspec.store.mount_counts import MountCount, MountCountsEdit
 from hostspec.store.records import Container, Image, Layer
 from hostspec.store.tables import Snapshot
+from hostspec.store.unsettled import MOUNT, UNMOUNT, Note
 from hostspec.values import MountOptions
 
-__all__ = ["mount", "mount_count", "shift_of", "take_all_down", "target_of", "unmount", "unmount_wholly"]
+__all__ = [
+    "mount",
+    "mount_count",
+    "settle",
+    "shift_of",
+    "take_all_down",
+    "target_of",
+    "unmount",
+    "unmount_wholly",
+]
 
 
 class Target(NamedTuple):
@@ -59,7 +70,14 @@ def shift_of(layer: Layer, container: Container | None) -> IdMap:
     return container.idmap if container is not None and not layer.idmap else IdMap()
 
 
-def mount(root: GraphRoot, reference: str, *, read_only: bool = False, mount_label: str = "") -> str:
+def mount(
+    root: GraphRoot,
+    reference: str,
+    *,
+    read_only: bool = False,
+    mount_label: str = "",
+    mount_options: Sequence[str] = (),
+) -> str:
     """Mount a container, layer or image; see :meth:`hostspec.store.Store.mount`."""
     root.refuse_if_read_only()
     root.open_driver()
@@ -67,18 +85,21 @@ def mount(root: GraphRoot, reference: str, *, read_only: bool = False, mount_lab
     with root.layers.reading() as layers, root.mounts.writing() as counts:
         target = target_of(root, layers, reference)
         container = target.container
+        if target.image is None and not read_only:
+            layers.refuse_read_only(target.layer.id)
         options = MountOptions(
             idmap=shift_of(target.layer, container),
             read_only=read_only or target.image is not None,
-            volatile=container is not None and container.volatile,
+            volatile=container is not None and container.volatile and not root.ignore_volatile,
             mount_label=mount_label or target.layer.mount_label,
-            options=container.mount_options if container is not None else (),
+            options=(*(container.mount_options if container is not None else ()), *mount_options),
         )
         # Always asked of the driver, which answers with the mount that is there: a count without a
         # mount in this mount namespace means that it has to be mounted here again.
-        path = os.path.normpath(root.driver.mount(target.layer.id, options))
-        before = counts.get(target.layer.id)
-        counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
+        with root.unsettled.noting([Note(MOUNT, target.layer.id)]):
+            path = os.path.normpath(root.driver.mount(target.layer.id, options))
+            before = counts.get(target.layer.id)
+            counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
     return path
 
 
@@ -135,10 +156,23 @@ def take_all_down(root: GraphRoot, *, force: bool) -> tuple[str, ...]:
     return tuple(left)
 
 
+def settle(root: GraphRoot, note: Note) -> None:
+    """Make a mount and its count agree, after a process died between the two.
+
+    Raises:
+        HostspecError: The driver could not unmount.
+    """
+    with root.mounts.writing() as counts:
+        counted = counts.get(note.id) is not None
+        if counted == (note.kind == UNMOUNT) and root.driver.exists(note.id):
+            _take_down(root, counts, note.id)
+
+
 def _take_down(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
     before = counts.get(layer_id)
-    if before is not None:
+    if before is None:
+        root.driver.unmount(layer_id, root.driver.mount(layer_id))
+        return
+    with root.unsettled.noting([Note(UNMOUNT, layer_id)]):
         root.driver.unmount(layer_id, before.path)
         counts.put(before._replace(users=0))
-    else:
-        root.driver.unmount(layer_id, root.driver.mount(layer_id))

@@ -8,18 +8,27 @@ from hostspec.errors import Unknown
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import read_layers
+from hostspec.store.table_places import STABLE
+from hostspec.store.tables import Edit
+from hostspec.store.unsettled import Note
 
 __all__ = ["change_names", "find_object", "set_metadata"]
 
 Names = tuple[str, ...]
 
+_KINDS = ("layer", "image", "container")
+
 
 def find_object(
-    root: GraphRoot, reference: str, kinds: Sequence[str] = ("container", "image", "layer")
+    root: GraphRoot, reference: str, kinds: Sequence[str] = _KINDS
 ) -> Layer | Image | Container | None:
-    """Return the object of that ID or name, of whichever of these kinds it is found first."""
+    """Return the object of that ID or name, of whichever of these kinds it is found first.
+
+    A name may belong to one object of each kind; the Go library looks among layers first (``updateNames``,
+    ``Metadata``), and whoever else uses the store must mean the same one.
+    """
     found: Layer | Image | Container | None = None
-    for kind in kinds or ("container", "image", "layer"):
+    for kind in kinds or _KINDS:
         if kind == "layer":
             found = read_layers(root).find(reference)
         elif kind == "image":
@@ -57,8 +66,11 @@ def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequ
             names = tuple(dict.fromkeys(change(image.names)))
             images.take_names(names, image.id)
             history = tuple(dict.fromkeys((*reversed(names), *image.names_history)))
-            images.put(image._replace(names=names, names_history=history))
-            images.save()
+            if image.read_only:
+                _pull_up(root, images, image._replace(names=names, names_history=history))
+            else:
+                images.put(image._replace(names=names, names_history=history))
+                images.save()
     else:
         with root.containers.writing() as containers:
             container = containers.get(found.id)
@@ -67,6 +79,17 @@ def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequ
             containers.put(container._replace(names=names))
             containers.save()
     return names
+
+
+def _pull_up(root: GraphRoot, images: Edit[Image], image: Image) -> None:
+    """Record an image of an additional store here, so that it can have names of ours (``updateNames``)."""
+    from hostspec.store.big_data import pull_up  # noqa: PLC0415 - few stores have additional ones
+    from hostspec.store.copies import copies_of  # noqa: PLC0415
+
+    image = image._replace(mapped_layers=copies_of(root, image))
+    with root.unsettled.noting([Note("image", image.id)]):
+        images.put(pull_up(root, image), place=STABLE)
+        images.save()
 
 
 def set_metadata(root: GraphRoot, reference: str, metadata: str) -> None:

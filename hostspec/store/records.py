@@ -62,6 +62,10 @@ class Layer(NamedTuple):
     """Keys of its big data items."""
     extra: Mapping[str, object] = _EMPTY
     """Fields that hostspec does not know."""
+    read_only: bool = False
+    """Whether it lies in an additional image store; not part of the record."""
+    elsewhere: str = ""
+    """Directory of its table and its files, where that is not the store's own; not part of the record."""
 
     @property
     def incomplete(self) -> bool:
@@ -98,6 +102,10 @@ class Image(NamedTuple):
     """Facts with names."""
     extra: Mapping[str, object] = _EMPTY
     """Fields that hostspec does not know."""
+    read_only: bool = False
+    """Whether it lies in an additional image store; not part of the record."""
+    elsewhere: str = ""
+    """Directory of its table and its files, where that is not the store's own; not part of the record."""
 
     @property
     def digests(self) -> tuple[str, ...]:

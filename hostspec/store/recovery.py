@@ -11,7 +11,7 @@ from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children_first, with_ancestors
 from hostspec.store.records import Layer
 from hostspec.store.tables import Snapshot
-from hostspec.store.unsettled import Note
+from hostspec.store.unsettled import MOUNT, UNMOUNT, Note
 
 __all__ = [
     "delete_files_of",
@@ -32,7 +32,8 @@ def read_layers(root: GraphRoot) -> Snapshot[Layer]:
     """
     for _ in range(_ATTEMPTS):
         with root.layers.reading() as layers:
-            if root.read_only or not (root.unsettled or any(layer.incomplete for layer in layers)):
+            half_made = any(each.incomplete and not each.read_only for each in layers)
+            if root.read_only or not (root.unsettled or half_made):
                 return layers
         recover(root)
     return root.layers.read()
@@ -51,13 +52,19 @@ def recover(root: GraphRoot) -> None:
 def recover_under_lock(root: GraphRoot, edits: Edits) -> None:
     """Do what :func:`recover` does; the caller holds all locks and reclaims afterwards."""
     notes = root.unsettled.read()
-    doomed = {layer.id for layer in edits.layers if layer.incomplete}
+    doomed = {layer.id for layer in edits.layers if layer.incomplete and not layer.read_only}
     doomed |= {note.id for note in notes if note.kind == "layer" and _is_half_made(note, edits)}
     doomed -= _in_use(edits, doomed)
     _remove_layers(root, edits, doomed)
     for note in notes:
         try:
-            if note.kind == "layer" and note.id not in edits.layers:
+            if note.kind in {MOUNT, UNMOUNT}:
+                from hostspec.store.mounting import settle  # noqa: PLC0415 - listing does not need it
+
+                settle(root, note)
+                root.unsettled.forget([note])
+                continue
+            if note.kind == "layer" and note.id not in edits.layers and not _is_only_staged(root, note.id):
                 root.driver.remove(note.id)
             _delete_files_without_record(root, edits, note)
         except (HostspecError, OSError):
@@ -81,7 +88,7 @@ def delete_files_of(root: GraphRoot, kind: str, identifier: str) -> None:
         _delete_file(os.path.join(layout.own, "copies", identifier))
     directories = {
         "layer": (layout.layers,),
-        "image": (layout.images,),
+        "image": tuple(dict.fromkeys((layout.images, layout.older_images))),
         "container": (layout.containers, layout.running_containers),
     }
     for directory in directories[kind]:
@@ -119,9 +126,17 @@ def remove_from_driver(root: GraphRoot, layer_ids: Iterable[str]) -> dict[str, H
 def forget_mapped_layer(edits: Edits, layer_id: str) -> None:
     """Take a layer out of the lists of mapped copies; the caller saves."""
     for image in list(edits.images):
-        if layer_id in image.mapped_layers:
+        if layer_id in image.mapped_layers and not image.read_only:
             rest = tuple(each for each in image.mapped_layers if each != layer_id)
             edits.images.put(image._replace(mapped_layers=rest))
+
+
+def _is_only_staged(root: GraphRoot, layer_id: str) -> bool:
+    """Tell whether this process is making a layer of that ID, and nobody who died had committed one.
+
+    Image layers have the same ID in every process that makes them.
+    """
+    return root.is_making(layer_id) and not root.driver.exists(layer_id)
 
 
 def _is_half_made(note: Note, edits: Edits) -> bool:

@@ -29,6 +29,7 @@ def delete_layer(root: GraphRoot, reference: str) -> None:
     with root.editing() as edits:
         recover_under_lock(root, edits)
         layer = edits.layers.get(reference)
+        edits.layers.refuse_read_only(layer.id)
         _refuse_used_layer(edits, layer.id)
         forget_mapped_layer(edits, layer.id)
         _remove(root, edits, [layer.id], [], [Note("layer", layer.id)])
@@ -50,6 +51,7 @@ def delete_image(root: GraphRoot, reference: str, *, dry_run: bool = False) -> t
     with root.editing() as edits:
         recover_under_lock(root, edits)
         image = edits.images.get(reference)
+        edits.images.refuse_read_only(image.id)
         users = [container.id for container in edits.containers if container.image == image.id]
         if users:
             raise InUse("image", image.id, users, "is in use by container")
@@ -71,9 +73,11 @@ def delete_any(root: GraphRoot, reference: str) -> None:
         if container is not None:
             _remove_container(root, edits, container)
         elif image is not None:
+            edits.images.refuse_read_only(image.id)
             _remove(root, edits, [], [image], [])
         else:
             layer = edits.layers.get(reference)
+            edits.layers.refuse_read_only(layer.id)
             forget_mapped_layer(edits, layer.id)
             _remove(root, edits, [layer.id], [], [Note("layer", layer.id)])
     root.clear_up()
@@ -83,8 +87,8 @@ def wipe(root: GraphRoot) -> None:
     """Remove everything; see :meth:`hostspec.store.Store.wipe`."""
     with root.editing() as edits:
         recover_under_lock(root, edits)
-        doomed = children_first(edits.layers, [each.id for each in edits.layers])
-        owners = [*edits.containers, *edits.images]
+        doomed = children_first(edits.layers, [each.id for each in edits.layers if not each.read_only])
+        owners = [*edits.containers, *(each for each in edits.images if not each.read_only)]
         _remove(root, edits, doomed, owners, [Note("layer", each) for each in doomed])
         for layer_id in root.driver.list_layers():
             root.driver.remove(layer_id)
@@ -98,12 +102,13 @@ def layers_to_remove(edits: Edits, image: Image) -> tuple[str, ...]:
     """
     others = {layer for each in edits.images if each.id != image.id for layer in each.top_layers}
     others |= {container.layer for container in edits.containers}
-    doomed = [each for each in image.mapped_layers if each in edits.layers and each not in others]
+    mine = [each for each in image.mapped_layers if each in edits.layers]
+    doomed = [each for each in mine if each not in others and not edits.layers.is_read_only(each)]
     doomed = [each for each in doomed if not children(edits.layers, each)]
     # The driver may have built any of the copies on the top layer, so one that stays keeps that one, too.
     if set(image.mapped_layers) & {layer.id for layer in edits.layers} == set(doomed):
         for layer in with_descent(edits.layers, image.layer):
-            if layer.id in others or set(children(edits.layers, layer.id)) - set(doomed):
+            if layer.read_only or layer.id in others or set(children(edits.layers, layer.id)) - set(doomed):
                 break
             doomed.append(layer.id)
     return tuple(doomed)

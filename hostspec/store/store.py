@@ -16,8 +16,11 @@ from hostspec.store.recovery import read_layers
 
 if TYPE_CHECKING:
     from hostspec.driver import GraphDriver
+    from hostspec.errors import HostspecError, StoreCorrupt
     from hostspec.idmap import IdMap
+    from hostspec.store.configuration import Configuration
     from hostspec.store.copies import MappedCopy
+    from hostspec.store.findings import CheckReport
     from hostspec.store.graph_root import GraphRoot
     from hostspec.store.importing import LayerSource
     from hostspec.store.mapped import Strategy
@@ -37,9 +40,15 @@ class Store:
     opened for reading, and ``DriverUnavailable`` or ``DriverFailed`` from the driver.
     """
 
-    def __init__(self, root: GraphRoot) -> None:
-        """Use an opened graph root."""
+    def __init__(self, root: GraphRoot, *, configuration: Configuration | None = None) -> None:
+        """Use an opened graph root.
+
+        Args:
+            root: The graph root.
+            configuration: What the configuration files say, where they said which store to open.
+        """
         self._root = root
+        self.configuration = configuration
 
     def __enter__(self) -> Self:
         return self
@@ -81,6 +90,29 @@ class Store:
     def driver_options(self) -> tuple[tuple[str, str], ...]:
         """The driver's options, names without its prefix."""
         return self._root.options
+
+    @property
+    def options(self) -> Sequence[str]:
+        """The options of the driver and of the store, as ``DRIVER.KEY=VALUE``."""
+        stores = [("imagestore", each) for each in self.additional_stores]
+        sync = [("sync", self._root.sync)] if self._root.sync != "none" else []
+        given = (*stores, *self._root.options, *sync)
+        return tuple(f"{self.driver_name}.{key}={value}" for key, value in given)
+
+    @property
+    def image_store(self) -> str | None:
+        """Absolute path of the graph root for images, where they have one of their own."""
+        return self._root.layout.image_root or None
+
+    @property
+    def additional_stores(self) -> Sequence[str]:
+        """Absolute paths of the graph roots whose images and layers are seen here, and never written."""
+        return tuple(each.root for each in self._root.additional)
+
+    @property
+    def transient(self) -> bool:
+        """Whether its containers need not survive a reboot."""
+        return self._root.layout.transient
 
     @property
     def driver(self) -> GraphDriver:
@@ -178,6 +210,30 @@ class Store:
     def images_by_digest(self, digest: str) -> Sequence[Image]:
         """Return the images that have that digest, their own or one of their manifests'."""
         return tuple(image for image in self._root.images.read() if digest in image.digests)
+
+    def damage(self, kinds: Sequence[str] = ("layer", "image", "container")) -> Sequence[StoreCorrupt]:
+        """Return what is wrong with records that cannot be understood.
+
+        They are left out of everything else, and kept as they are. A table that cannot be read at all
+        is among them.
+
+        Args:
+            kinds: Of which kinds of records, of ``"layer"``, ``"image"`` and ``"container"``.
+        """
+        from hostspec.errors import StoreCorrupt
+
+        looks = {
+            "layer": lambda: self._root.layers.read().damage,
+            "image": lambda: self._root.images.read().damage,
+            "container": lambda: self._root.containers.read().damage,
+        }
+        found: list[StoreCorrupt] = []
+        for kind in kinds:
+            try:
+                found += looks[kind]()
+            except StoreCorrupt as error:
+                found.append(error)
+        return tuple(found)
 
     # Making
 
@@ -413,13 +469,21 @@ class Store:
 
     # Mounting
 
-    def mount(self, reference: str, *, read_only: bool = False, mount_label: str = "") -> str:
+    def mount(
+        self,
+        reference: str,
+        *,
+        read_only: bool = False,
+        mount_label: str = "",
+        options: Sequence[str] = (),
+    ) -> str:
         """Make a container's, a layer's or an image's files visible, and count one more user.
 
         Args:
             reference: To a container, a layer or an image; an image is mounted read-only, and unmapped.
             read_only: Refuse writes, where the driver can.
             mount_label: SELinux label; by default the layer's.
+            options: Further mount options, beside those that a container was made with.
 
         Returns:
             The directory, the same for all users.
@@ -430,7 +494,9 @@ class Store:
         """
         from hostspec.store.mounting import mount
 
-        return mount(self._root, reference, read_only=read_only, mount_label=mount_label)
+        return mount(
+            self._root, reference, read_only=read_only, mount_label=mount_label, mount_options=options
+        )
 
     def unmount(self, reference: str, *, force: bool = False) -> bool:
         """Count one user less, and take the mount down after the last one.
@@ -626,6 +692,36 @@ class Store:
 
         set_item(self._root, record, key, content)
 
+    # Directories
+
+    def data_directory(self, record: Image | Container) -> str:
+        """Return an object's directory for whatever a program wants to keep with it; made if missing."""
+        from hostspec.store.directories import data_directory
+
+        return data_directory(self._root, record)
+
+    def run_directory(self, record: Image | Container) -> str:
+        """Return an object's directory for what need not survive a reboot; made if missing."""
+        from hostspec.store.directories import run_directory
+
+        return run_directory(self._root, record)
+
+    def parent_owners(self, reference: str) -> tuple[list[int], list[int]] | None:
+        """Return UIDs and GIDs that own the directories above a mount and are not in its ID map.
+
+        Args:
+            reference: To a layer or container.
+
+        Returns:
+            Both ascending; none where there is no map, and ``None`` where it is not mounted.
+
+        Raises:
+            Unknown: There is nothing of that ID or name.
+        """
+        from hostspec.store.directories import parent_owners
+
+        return parent_owners(self._root, reference)
+
     # Removing
 
     def delete_layer(self, reference: str) -> None:
@@ -689,6 +785,73 @@ class Store:
 
         wipe(self._root)
         self._root.clean_up_driver()
+
+    # Upkeep
+
+    def check(self, *, quick: bool = False, max_age: float = 86400) -> CheckReport:
+        """Look for damage; nothing is changed.
+
+        Args:
+            quick: Do not compare every file of every image layer with what its tar says of it. Digests
+                of layers are compared all the same.
+            max_age: Seconds for which a layer may be there that no image or container uses.
+
+        Returns:
+            What is wrong.
+        """
+        from hostspec.store.checking import check
+
+        return check(self._root, quick=quick, max_age=max_age)
+
+    def repair(self, report: CheckReport, *, containers: bool = False) -> Sequence[HostspecError]:
+        """Remove what is damaged, and images and containers that stand on it.
+
+        What lies in additional stores stays, and what something undamaged stands on.
+
+        Args:
+            report: What :meth:`check` has found.
+            containers: Remove damaged containers too, with all that was written in them.
+
+        Returns:
+            Why something could not be removed.
+        """
+        from hostspec.store.repairing import repair
+
+        return repair(self._root, report, containers=containers)
+
+    def collect_garbage(self) -> Sequence[str]:
+        """Remove driver layers, tar-split files and data directories that no record names.
+
+        What living processes are making is left alone.
+
+        Returns:
+            IDs of the driver layers.
+
+        Raises:
+            StoreCorrupt: A record cannot be understood, which may name any of them; nothing was removed.
+            InvalidRequest: Records are hidden by the way in which the store was opened; as before.
+        """
+        from hostspec.store.garbage import collect_garbage
+
+        return collect_garbage(self._root)
+
+    def deduplicate(self, method: str = "size") -> int:
+        """Let equal files of images' layers share their blocks.
+
+        Args:
+            method: What makes files candidates, before the kernel compares them: ``"size"``, ``"crc"``
+                or ``"sha256"``.
+
+        Returns:
+            Bytes that need no room of their own now, those included that did not need it before.
+
+        Raises:
+            OperationNotSupported: Neither the driver nor its file system can.
+            InvalidRequest: There is no such method.
+        """
+        from hostspec.store.deduplication import deduplicate
+
+        return deduplicate(self._root, method)
 
     def shutdown(self, *, force: bool = False) -> Sequence[str]:
         """Take down what is mounted, as before switching the machine off.

@@ -6,44 +6,25 @@ Readers get an immutable snapshot, which stays cached until the last-writer toke
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
-from hostspec.errors import Duplicate, InvalidRequest, StoreCorrupt, StoreReadOnly, Unknown
-from hostspec.store.atomic import discard_leftover, replace_file
-from hostspec.store.locking import HeldLock, LockFile
-from hostspec.store.record_json import Json, Malformed
+from hostspec.errors import Duplicate, StoreCorrupt, StoreReadOnly, Unknown
+from hostspec.store.atomic import discard_leftover
+from hostspec.store.locking import HeldLock, HeldLocks, LockFile, LockFiles
 from hostspec.store.records import Container, Image, Layer
-from hostspec.store.refusals import refusals
+from hostspec.store.table_files import Damage, Format, TableFile
 
-__all__ = ["Edit", "Format", "Snapshot", "Table", "TableFile"]
+__all__ = ["READ_ONLY", "Edit", "Snapshot", "Table"]
 
 Record = TypeVar("Record", Layer, Image, Container)
 
-_FileState = tuple[int, int, int] | None
+_NOTHING: Mapping[int, tuple[Damage, ...]] = {}
 
-
-class TableFile(NamedTuple):
-    """One of the JSON files of a table."""
-
-    path: str
-    """Absolute path."""
-    durable: bool = True
-    """Whether it is synced; what is volatile is not."""
-
-
-class Format(NamedTuple, Generic[Record]):
-    """What a table holds, and how it is written."""
-
-    kind: str
-    """``"layer"``, ``"image"`` or ``"container"``."""
-    from_json: Callable[[Json], Record]
-    """Reads one record."""
-    to_json: Callable[[Record], Json]
-    """Writes one record."""
+READ_ONLY = -1
+"""Place of what lies in an additional store, and is never written."""
 
 
 class Snapshot(Generic[Record]):
@@ -52,9 +33,16 @@ class Snapshot(Generic[Record]):
     Immutable, except where it is an :class:`Edit`.
     """
 
-    def __init__(self, kind: str, records: Mapping[str, Record], places: Mapping[str, int]) -> None:
-        """Take records by ID, and the index of the file of those that are not in the first one."""
+    def __init__(
+        self,
+        kind: str,
+        records: Mapping[str, Record],
+        places: Mapping[str, int],
+        damaged: Mapping[int, tuple[Damage, ...]] = _NOTHING,
+    ) -> None:
+        """Take records by ID, the index of the file of those that are not in the first one, and damage."""
         self.kind = kind
+        self.damaged = damaged
         self._records: dict[str, Record] = dict(records)
         self._places = dict(places)
         self._by_name: dict[str, str] | None = None
@@ -78,6 +66,22 @@ class Snapshot(Generic[Record]):
         """Index of the file of each record that is not in the first one."""
         return self._places
 
+    @property
+    def damage(self) -> tuple[StoreCorrupt, ...]:
+        """What is wrong with the records that could not be understood, and are left out."""
+        return tuple(each.error for group in self.damaged.values() for each in group)
+
+    def is_read_only(self, identifier: str) -> bool:
+        """Tell whether a record lies in an additional store."""
+        return self._places.get(identifier) == READ_ONLY
+
+    def refuse_read_only(self, identifier: str) -> None:
+        """Raise StoreReadOnly if the record lies in an additional store."""
+        if self.is_read_only(identifier):
+            where = getattr(self._records[identifier], "elsewhere", "")
+            reason = f"{self.kind} {identifier} lies in an additional image store, which is never written"
+            raise StoreReadOnly(where, reason)
+
     def with_id(self, identifier: str | None) -> Record | None:
         """Return the record of that ID, if there is one."""
         return None if identifier is None else self._records.get(identifier)
@@ -85,7 +89,13 @@ class Snapshot(Generic[Record]):
     def with_name(self, name: str) -> Record | None:
         """Return the record of that name, if there is one."""
         if self._by_name is None:
-            self._by_name = {each: record.id for record in self for each in record.names}
+            self._by_name = {}
+            for record in self:
+                for each in record.names:
+                    if self.is_read_only(record.id):
+                        self._by_name.setdefault(each, record.id)
+                    else:
+                        self._by_name[each] = record.id  # this store's own count more
         return self.with_id(self._by_name.get(name))
 
     def find(self, reference: str) -> Record | None:
@@ -108,12 +118,12 @@ class Snapshot(Generic[Record]):
         return found
 
     def refuse_taken(self, identifier: str | None, names: Sequence[str]) -> None:
-        """Raise Duplicate if the ID, or one of the names, is in use."""
+        """Raise Duplicate if the ID, or one of the names, is in use in this store."""
         if identifier in self._records:
             raise Duplicate("ID", str(identifier))
         for name in names:
             holder = self.with_name(name)
-            if holder is not None:
+            if holder is not None and not self.is_read_only(holder.id):
                 raise Duplicate("name", name, holder.id)
 
 
@@ -123,10 +133,10 @@ class Edit(Snapshot[Record]):
     Changes are seen here at once, and by others after :meth:`save`; what is not saved is forgotten.
     """
 
-    def __init__(self, table: Table[Record], held: HeldLock, start: Snapshot[Record]) -> None:
+    def __init__(self, table: Table[Record], held: HeldLock | HeldLocks, start: Snapshot[Record]) -> None:
         """Start from what the files hold."""
         # mypy puts each record type in turn for the variable, but not for that of the base class.
-        super().__init__(start.kind, start.by_id, start.places)  # type: ignore[arg-type]
+        super().__init__(start.kind, start.by_id, start.places, start.damaged)  # type: ignore[arg-type]
         self._table: Table[Record] = table
         self._held = held
         self._changed_places: set[int] = set()
@@ -136,15 +146,27 @@ class Edit(Snapshot[Record]):
 
         Args:
             record: The record.
-            place: Index of the file for a new one; the first by default.
+            place: Index of the file for a new one, the first by default; for one of an additional store,
+                that of the file that is to have a copy of it.
+
+        Raises:
+            StoreReadOnly: The one of the same ID lies in an additional store, and no place is given.
         """
-        if record.id not in self._records and place:
-            self._places[record.id] = place
+        if record.id not in self._records or (place is not None and self.is_read_only(record.id)):
+            self._places.pop(record.id, None)
+            if place:
+                self._places[record.id] = place
+        self.refuse_read_only(record.id)
         self._records[record.id] = record
         self._changed(record.id)
 
     def remove(self, identifier: str) -> None:
-        """Remove the record of that ID."""
+        """Remove the record of that ID.
+
+        Raises:
+            StoreReadOnly: It lies in an additional store.
+        """
+        self.refuse_read_only(identifier)
         self._changed(identifier)
         del self._records[identifier]
         self._places.pop(identifier, None)
@@ -153,7 +175,7 @@ class Edit(Snapshot[Record]):
         """Take names off whoever has them, except ``holder``."""
         for name in names:
             other = self.with_name(name)
-            if other is not None and other.id != holder:
+            if other is not None and other.id != holder and not self.is_read_only(other.id):
                 self.put(other._replace(names=tuple(each for each in other.names if each != name)))
 
     def save(self) -> None:
@@ -180,17 +202,29 @@ class Edit(Snapshot[Record]):
 class Table(Generic[Record]):
     """The records of one kind in one store; used from several threads."""
 
-    def __init__(self, format_: Format[Record], lock: LockFile, files: Sequence[TableFile]) -> None:
+    def __init__(
+        self,
+        format_: Format[Record],
+        lock: LockFile | LockFiles,
+        files: Sequence[TableFile],
+        beyond: Sequence[Table[Record]] = (),
+        *,
+        is_beyond: bool = False,
+    ) -> None:
         """Name the files; nothing is read yet.
 
         Args:
             format_: What the table holds.
             lock: Guards the files.
             files: Where records lie; new ones go to the first.
+            beyond: The same table of additional stores, whose records are seen here, too.
+            is_beyond: Whether this is the table of an additional store.
         """
         self._format: Format[Record] = format_
         self._lock = lock
         self._files = tuple(files)
+        self._beyond: tuple[Table[Record], ...] = tuple(beyond)
+        self._is_beyond = is_beyond
         self._cached: tuple[object, Snapshot[Record]] | None = None
 
     def read(self) -> Snapshot[Record]:
@@ -223,73 +257,55 @@ class Table(Generic[Record]):
                 discard_leftover(file.path)
             yield Edit(self, held, self._load(held))
 
-    def _load(self, held: HeldLock) -> Snapshot[Record]:
+    def write(self, held: HeldLock | HeldLocks, edit: Edit[Record], places: set[int]) -> None:
+        """Write the files of these indexes; for :meth:`Edit.save`."""
+        token = held.record_write()
+        for place in sorted(places):
+            rows: list[object] = [
+                self._format.to_json(record) for record in edit if edit.place_of(record.id) == place
+            ]
+            rows += (each.raw for each in edit.damaged.get(place, ()))
+            self._files[place].write(self._format.kind, rows)
+        if self._beyond:
+            self._cached = None  # what was removed here may be seen there
+            return
+        snapshot = Snapshot(self._format.kind, edit.by_id, edit.places, edit.damaged)
+        self._cached = (self._state(token), snapshot)
+
+    def _load(self, held: HeldLock | HeldLocks) -> Snapshot[Record]:
         state = self._state(held.token())
         cached = self._cached
         if cached is not None and cached[0] == state:
             return cached[1]
         records: dict[str, Record] = {}
         places: dict[str, int] = {}
+        damaged: dict[int, tuple[Damage, ...]] = {}
         for place, file in enumerate(self._files):
-            for record in _read(file.path, self._format):
+            content = file.read(self._format, read_only=self._is_beyond)
+            if content.damaged:
+                damaged[place] = content.damaged
+            for record in content.records:
                 if record.id in records:
                     continue  # the Go library keeps the first, too
                 records[record.id] = record
                 if place:
                     places[record.id] = place
-        snapshot = Snapshot(self._format.kind, _with_unique_names(records), places)
-        self._cached = (state, snapshot)
-        return snapshot
+        records = _with_unique_names(records)
+        for other in self._beyond:
+            snapshot = other.read()
+            damaged[READ_ONLY] = damaged.get(READ_ONLY, ()) + tuple(
+                each for group in snapshot.damaged.values() for each in group
+            )
+            for record in snapshot:
+                if record.id not in records:
+                    records[record.id] = record
+                    places[record.id] = READ_ONLY
+        loaded = Snapshot(self._format.kind, records, places, damaged)
+        self._cached = (state, loaded)
+        return loaded
 
-    def write(self, held: HeldLock, edit: Edit[Record], places: set[int]) -> None:
-        """Write the files of these indexes; for :meth:`Edit.save`."""
-        token = held.record_write()
-        for place in sorted(places):
-            file = self._files[place]
-            rows = [self._format.to_json(record) for record in edit if edit.place_of(record.id) == place]
-            content = _as_json(self._format.kind, rows)
-            with refusals("write", file.path):
-                os.makedirs(os.path.dirname(file.path), 0o700, exist_ok=True)
-                replace_file(file.path, content, durable=file.durable)
-        snapshot = Snapshot(self._format.kind, edit.by_id, edit.places)
-        self._cached = (self._state(token), snapshot)
-
-    def _state(self, token: bytes) -> tuple[bytes, list[_FileState]]:
-        return token, [_file_state(file.path) for file in self._files]
-
-
-def _file_state(path: str) -> _FileState:
-    """Return what changes when somebody replaces or edits a file, even without the lock."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _read(path: str, format_: Format[Record]) -> Iterator[Record]:
-    with refusals("read", path):
-        try:
-            with open(path, "rb") as file:
-                content = file.read()
-        except FileNotFoundError:
-            return
-    if not content:
-        return
-    try:
-        for row in _rows(json.loads(content)):
-            yield format_.from_json(row)
-    except (Malformed, ValueError) as error:
-        way_out = "restore it from a copy, or move it away to start without these records"
-        raise StoreCorrupt(path, f"cannot be understood: {error}; {way_out}") from error
-
-
-def _rows(value: object) -> list[Json]:
-    if value is None:
-        return []
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise Malformed("it is no array of objects")
-    return value
+    def _state(self, token: bytes) -> object:
+        return token, [file.state() for file in self._files], [other.read() for other in self._beyond]
 
 
 def _with_unique_names(records: dict[str, Record]) -> dict[str, Record]:
@@ -303,11 +319,3 @@ def _with_unique_names(records: dict[str, Record]) -> dict[str, Record]:
                 records[before] = other._replace(names=tuple(each for each in other.names if each != name))
             holders[name] = identifier
     return records
-
-
-def _as_json(kind: str, rows: Sequence[Json]) -> bytes:
-    text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"{kind} record", "has text that is not Unicode, as JSON needs it") from error

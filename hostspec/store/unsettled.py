@@ -1,9 +1,9 @@
 """Notes of steps that take more than one file, for whoever comes after a killed process.
 
 A step that changes a driver's layers and one or two tables writes, first, a note for each object that
-it makes or removes, and deletes it last. Notes are written by holders of the layer lock, so whoever
-holds that lock alone sees only notes of the dead. They survive a process, not a power loss: they
-are not synced, and losing one loses nothing but disk space.
+it makes or removes, and deletes it last; so does one that mounts and counts. Notes are written by
+holders of the layer lock, so whoever holds that lock alone sees only notes of the dead. They
+survive a process, not a power loss: they are not synced, and losing one loses nothing but disk space.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-__all__ = ["Note", "Unsettled"]
+__all__ = ["MOUNT", "UNMOUNT", "Note", "Unsettled"]
+
+MOUNT, UNMOUNT = "mount", "unmount"
+"""Kinds of notes that a mount and its count do not agree yet."""
 
 _SEPARATOR = "\n"
 
@@ -22,7 +25,7 @@ class Note(NamedTuple):
     """One object that was being made or removed."""
 
     kind: str
-    """``"layer"``, ``"image"`` or ``"container"``."""
+    """``"layer"``, ``"image"`` or ``"container"``; or ``"mount"`` or ``"unmount"``, of a layer."""
     id: str
     """Its ID."""
     created: str = ""

@@ -46,6 +46,10 @@ def work(store: Store, what: str) -> None:
         store.delete_container("container")
     elif what == "delete-image":
         store.delete_image("unused")
+    elif what == "mount":
+        store.mount("container")
+    elif what == "unmount":
+        store.unmount("container")
     elif what == "wipe":
         store.wipe()
     else:

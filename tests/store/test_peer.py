@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -154,8 +153,8 @@ def test_hostspec_opens_what_containers_storage_filled(
         "Modify /etc",
         "Modify /etc/name",
     ]
-    with store.diff(top.id) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-        assert {member.name.rstrip("/") for member in tar} == {".wh.a", "etc", "etc/name"}
+    with store.diff(top.id) as stream:
+        assert stream.read() == TOP
 
 
 @pytest.mark.parametrize("kind", ["layers", "images", "containers"])

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -49,6 +49,11 @@ digests = st.none() | texts.filter(bool)
 flags = st.dictionaries(texts, st.booleans() | texts | st.integers())
 extra = st.dictionaries(texts.map("new-".__add__), st.integers() | texts | st.lists(texts))
 starts = st.integers(0, 2**31)
+# Where a record lies is no part of it.
+_where: Mapping[str, st.SearchStrategy[object]] = {
+    "read_only": st.just(value=False),
+    "elsewhere": st.just(""),
+}
 idmaps = st.builds(
     lambda uid, gid, size: IdMap([(0, uid, size)], [(0, gid, size)]), starts, starts, st.integers(1, 2**30)
 )
@@ -102,6 +107,7 @@ def test_a_container_is_understood() -> None:
     st.builds(
         Layer,
         id=ids,
+        **_where,
         names=names,
         parent=digests,
         metadata=texts,
@@ -129,6 +135,7 @@ def test_a_layer_survives_being_written_and_read(layer: Layer) -> None:
     st.builds(
         Image,
         id=ids,
+        **_where,
         digest=digests,
         names=names,
         names_history=names,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostspec.idmap import IdMap
+from hostspec.kernel.mountinfo import is_mountpoint
 from hostspec.store import Image, Store
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.records import INCOMPLETE, Layer
@@ -161,3 +162,19 @@ def test_records_that_only_the_driver_lacks_are_seen(store: Store, graph_root: G
         "layer nowhere is recorded and not there",
     ]
     assert json.loads(Path(store.root, "vfs-layers/layers.json").read_text())[0]["id"] == "nowhere"
+
+
+@pytest.mark.parametrize("what", ["mount", "unmount"])
+def test_who_dies_between_a_mount_and_its_count_leaves_neither(open_here: OpenStore, what: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount overlays")
+    with open_here(driver="overlay") as store:
+        fill(store)
+        path = os.path.join(store.driver.home, store.container("container").layer, "merged")
+        if what == "unmount":
+            assert store.mount("container") == path
+        die(store, what, what, "finished")
+        store.layers()
+        assert not is_mountpoint(path)
+        assert store.mounted("container") == 0
+        assert faults_of(store) == []

@@ -91,18 +91,49 @@ def test_fields_that_are_not_known_stay(graph_root: GraphRoot, layout: Layout) -
 
 
 @pytest.mark.parametrize(
-    "content", ['[{"id":"a"', "{}", "[1]", '[{"id":1}]', "\x80", '[{"id":"a","names":3}]']
+    ("content", "way_out"),
+    [
+        ('[{"id":"a"', "move it away"),
+        ("\x80", "move it away"),
+        ("[" * 100_000, "move it away"),
+        ("{}", "newer"),
+    ],
 )
-def test_a_damaged_file_is_named_with_the_way_out(
-    graph_root: GraphRoot, layout: Layout, content: str
+def test_a_file_that_is_no_table_is_named_with_the_way_out_and_never_written(
+    graph_root: GraphRoot, layout: Layout, content: str, way_out: str
 ) -> None:
     os.makedirs(layout.layers)
     table(layout).write_bytes(content.encode("latin-1"))
-    with pytest.raises(StoreCorrupt, match="move it away") as caught:
+    with pytest.raises(StoreCorrupt, match=way_out) as caught:
         graph_root.layers.read()
     assert caught.value.path == str(table(layout))
     with pytest.raises(StoreCorrupt), graph_root.layers.writing():
         pass
+    assert table(layout).read_bytes() == content.encode("latin-1")
+
+
+@pytest.mark.parametrize("damaged", ["1", '"text"', '{"id":1}', '{"id":"d","names":3}', '{"name":"no ID"}'])
+def test_a_damaged_record_does_not_take_the_others_with_it(
+    graph_root: GraphRoot, layout: Layout, damaged: str
+) -> None:
+    os.makedirs(layout.layers)
+    table(layout).write_text(f'[{{"id":"a"}},{damaged},{{"id":"b"}}]')
+    found = graph_root.layers.read()
+    assert [each.id for each in found] == ["a", "b"]
+    assert [each.path for each in found.damage] == [str(table(layout))]
+    assert "number 2 in the file" in str(found.damage[0])
+    put(graph_root, Layer(id="c"))
+    rows = json.loads(table(layout).read_text())
+    assert json.loads(damaged) in rows
+    assert [row["id"] for row in rows if row != json.loads(damaged)] == ["a", "b", "c"]
+
+
+def test_text_that_is_not_utf_8_is_read_as_the_go_library_reads_it(
+    graph_root: GraphRoot, layout: Layout
+) -> None:
+    os.makedirs(layout.layers)
+    table(layout).write_bytes(b'[{"id":"a","metadata":"\xff"}]')
+    assert graph_root.layers.read().get("a").metadata == "\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("content", ["", "null", "[]"])

@@ -219,9 +219,16 @@ class BtrfsDriver:
 
     @hookimpl
     def cleanup(self) -> None:
-        """Give up the working area with what is left in it; nothing else stays between two calls."""
-        with failing("give up the working area"):
+        """Give up the working area with what is left in it, and a mount that the Go library left.
+
+        That library mounts the home on itself whenever it opens it, and not always unmounts it.
+        """
+        from hostspec.kernel.self_binds import unbind_from_itself  # noqa: PLC0415 - loads ctypes
+
+        with failing("give up the home"):
             self._area.close()
+            if can_mount():
+                unbind_from_itself(self._home)
 
     # Mounts
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostspec.driver import GraphDriver
+from hostspec.kernel.mountinfo import mount_points
 from hostspec.testing.requirements import require_or_skip
 from hostspec.values import LayerRef, MountOptions
 from hostspec_btrfs import BtrfsDriver
@@ -73,6 +74,14 @@ def test_the_go_library_mounts_and_diffs_layers_that_we_made(go: GoLibrary, driv
     driver.reclaim()
     go("delete-layer", "child")
     assert driver.list_layers() == ["base"]
+
+
+def test_the_mount_that_the_go_library_leaves_goes_at_the_end(go: GoLibrary, driver: GraphDriver) -> None:
+    go("create-layer", "-i", "base")
+    home = str(go.root / "graph" / "btrfs")
+    assert mount_points(home) == [home]
+    driver.cleanup()
+    assert mount_points(home) == []
 
 
 def test_the_go_library_leaves_what_we_are_making_alone(

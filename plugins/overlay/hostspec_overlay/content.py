@@ -15,7 +15,7 @@ from hostspec_overlay.homes import Homes
 from hostspec_overlay.layout import LayerDirectory, numbered_diffs
 from hostspec_overlay.roots import differs_by_owner_only
 
-__all__ = ["Difference", "Occupied", "difference", "occupied"]
+__all__ = ["Difference", "difference"]
 
 _STAT_BLOCK_BYTES = 512
 
@@ -116,44 +116,3 @@ def _inspected(directory: str) -> _Inspected:
         return _Inspected(redirects=False, stubs=False)
     facts = inspect_upper(directory, form=whiteout_form())
     return _Inspected(redirects=facts.has_redirects, stubs=facts.has_stubs)
-
-
-class Occupied(NamedTuple):
-    """What a tree occupies on its file system."""
-
-    allocated_bytes: int
-    """As du(1) counts."""
-    inodes: int
-
-
-def occupied(path: str, *, without: str) -> Occupied:
-    """Return what a tree occupies, each inode counted once.
-
-    Args:
-        path: Its root, counted too.
-        without: A directory that is left out, since something may be mounted there.
-    """
-    total = inodes = 0
-    for found in _every_inode(path, without):
-        total += found.st_blocks * _STAT_BLOCK_BYTES
-        inodes += 1
-    return Occupied(total, inodes)
-
-
-def _every_inode(root: str, without: str) -> Iterator[os.stat_result]:
-    linked: set[int] = set()
-    yield os.lstat(root)
-    pending = [root]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.path == without:
-                    continue
-                found = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(found.st_mode):
-                    pending.append(entry.path)
-                elif found.st_nlink > 1:
-                    if found.st_ino in linked:
-                        continue
-                    linked.add(found.st_ino)
-                yield found

@@ -21,15 +21,18 @@ from typing import TYPE_CHECKING, BinaryIO
 from hostspec.errors import (
     DriverFailed,
     LayerInUse,
+    OperationNotSupported,
     StoreReadOnly,
 )
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
+from hostspec.kernel.self_binds import bind_on_itself, unbind_from_itself
 from hostspec.values import (
     ApplyOptions,
     Capabilities,
     Change,
     CreateOptions,
+    DedupOptions,
     DiskUsage,
     LayerRef,
     MountOptions,
@@ -40,10 +43,10 @@ from hostspec.values import (
 )
 from hostspec_overlay.dependents import Dependents
 from hostspec_overlay.environment import check_usable, usual_choices, whiteout_form
-from hostspec_overlay.home_mount import bind_home, release_home
 from hostspec_overlay.homes import Homes
-from hostspec_overlay.layout import MAX_DEPTH, LayerDirectory, layer_ids
+from hostspec_overlay.layout import MAX_DEPTH, LayerDirectory, layer_ids, numbered_diffs
 from hostspec_overlay.options import (
+    DRIVER,
     MountChoices,
     parse_mount_options,
     parse_options,
@@ -196,7 +199,7 @@ class OverlayDriver:
             if not is_mountpoint(target):
                 os.makedirs(target, 0o700, exist_ok=True)
                 if not self._options.skip_mount_home:
-                    bind_home(self._homes.home)
+                    bind_on_itself(self._homes.home)
                 self._mount_at(target, layer, choices, options)
         return target
 
@@ -234,7 +237,7 @@ class OverlayDriver:
     def _release_home(self) -> None:
         if not self._options.skip_mount_home:
             with self._mounting:
-                release_home(self._homes.home)
+                unbind_from_itself(self._homes.home)
 
     @hookimpl
     def supports_shifting(self, idmap: IdMap) -> Shifting:
@@ -341,18 +344,39 @@ class OverlayDriver:
 
     @hookimpl
     def disk_usage(self, layer_id: str) -> DiskUsage:
-        """Add up the layer's own directory."""
+        """Measure the layer's own directory; what was copied up by reflink is shared with its lower."""
         layer = self._homes.find(layer_id)
-        from hostspec_overlay.content import occupied
+        from hostspec.disk_usage import measure_tree
 
         with _failing(f"measure layer {layer_id}"):
-            used = occupied(layer.path, without=layer.merged)
-        return DiskUsage(exclusive_bytes=used.allocated_bytes, shared_bytes=0, inodes=used.inodes)
+            return measure_tree(layer.path, blocks_are_shared=_can_share_blocks(layer.path))
+
+    @hookimpl
+    def dedup(self, layer_ids: Sequence[str], options: DedupOptions) -> int:
+        """Share blocks among the layers' own directories, what is below them left out."""
+        from hostspec.directory_layers.deduplication import share_equal_files
+
+        if not _can_share_blocks(self._homes.home):
+            reason = f"files at {self._homes.home} cannot share their blocks; xfs and btrfs can do that"
+            raise OperationNotSupported(DRIVER, "dedup", reason)
+        diffs = [self._homes.find_writable(each).diff for each in layer_ids]
+        with _failing("dedup"):
+            trees = [tree for diff in diffs for tree in (diff, *numbered_diffs(diff))]
+            return share_equal_files(trees, options.method)
 
     def _difference(self, layer: LayerRef, parent: LayerRef | None) -> Difference | None:
         from hostspec_overlay.content import difference
 
         return difference(self._homes, layer, parent)
+
+
+def _can_share_blocks(directory: str) -> bool:
+    from hostspec.kernel.reflink import supports_reflinks
+
+    try:
+        return supports_reflinks(directory)
+    except OSError:
+        return False  # in an additional store, where nothing can be tried
 
 
 def _changes(difference: Difference) -> Iterator[Change]:

@@ -1,0 +1,168 @@
+"""The tar-split files of a store's layers: ``<driver>-layers/ID.tar-split.gz``.
+
+Such a file belongs to a layer's record, gets its name while the layer lock is held, and is never
+changed afterwards, only replaced, so that layers with the same content can share one by hard links. A layer
+without one is no worse for it, except that its diff is packed anew and has another digest.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from hostspec.errors import InvalidArchive
+from hostspec.store.atomic import replace_file, sync_directory
+from hostspec.store.graph_root import GraphRoot
+from hostspec.store.layout import Layout
+from hostspec.store.records import Layer
+from hostspec.store.refusals import refusals
+
+__all__ = ["NewTarSplit", "open_original", "share_tar_split"]
+
+_WITHOUT_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
+_PIECE = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+class NewTarSplit:
+    """A tar-split file without a name yet, so that nothing of it is left when its maker dies.
+
+    A context manager; what has got no name is gone at its end.
+
+    Attributes:
+        file: To be written from its beginning.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        """Make the file, in the directory of the layers' records.
+
+        Raises:
+            StoreReadOnly: That directory may not be written.
+            DriverFailed: The operating system refused.
+        """
+        self._layout = layout
+        self._sealed = False
+        with refusals("write", layout.layers):
+            os.makedirs(layout.layers, 0o700, exist_ok=True)
+            self.file: BinaryIO = open(_open_unnamed(layout.layers), "wb+")  # noqa: SIM115
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.file.close()
+
+    def seal(self) -> None:
+        """Make durable what has been written, all of which is right."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self._sealed = True
+
+    def publish(self, layer_id: str) -> None:
+        """Make it the tar-split file of a layer; one that was not sealed takes away the layer's old one.
+
+        The caller holds the layer lock. A failure is logged only: there is then no tar-split file.
+        """
+        path = self._layout.tar_split(layer_id)
+        try:
+            if self._sealed:
+                _give_name(self.file, path)
+            else:
+                os.unlink(path)
+            sync_directory(self._layout.layers)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            _log.warning("layer %s has no tar-split file: %s", layer_id, error)
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def share_tar_split(layout: Layout, template: Layer, copy: str) -> None:
+    """Give a mapped copy the tar-split file of its template, if that has one.
+
+    The caller holds the layer lock. The Go library copies the file (layers.go, ``create``).
+
+    Args:
+        layout: The store, where the copy is.
+        template: The record of the template, which may lie in an additional store.
+        copy: ID of the copy.
+    """
+    try:
+        with open(_path(layout, template), "rb") as file:
+            _give_name(file, layout.tar_split(copy))
+        sync_directory(layout.layers)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warning("layer %s has no tar-split file: %s", copy, error)
+
+
+def open_original(root: GraphRoot, layer: Layer, held: ExitStack) -> BinaryIO | None:
+    """Open the tar that a layer came from, bit by bit as it was.
+
+    Args:
+        root: The store.
+        layer: The layer's record.
+        held: Gets what is to be closed after the stream has been read.
+
+    Returns:
+        The stream; or ``None`` where there is no tar-split file, or the layer's files are seen not to be
+        those any more. Its reads raise InvalidArchive where that shows only then.
+    """
+    path = _path(root.layout, layer)
+    with refusals("read", path):
+        try:
+            file = open(path, "rb", buffering=0)  # noqa: SIM115 - kept in a stack
+        except FileNotFoundError:
+            return None
+    from hostspec.archive.original_tar import original_tar  # noqa: PLC0415 - loads ctypes and decompressors
+
+    with ExitStack() as own:
+        own.enter_context(file)
+        tree = own.enter_context(root.driver.mounted(layer.id))
+        size = layer.diff_size if layer.diff_size is not None and layer.diff_size >= 0 else None
+        try:
+            stream = own.enter_context(original_tar(file, tree, size=size))
+        except InvalidArchive as error:
+            _log.warning("the tar that layer %s came from cannot be had any more: %s", layer.id, error)
+            return None
+        held.enter_context(own.pop_all())
+        return stream
+
+
+def _path(layout: Layout, layer: Layer) -> str:
+    return os.path.join(layer.elsewhere or layout.layers, os.path.basename(layout.tar_split(layer.id)))
+
+
+def _open_unnamed(directory: str) -> int:
+    try:
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in _WITHOUT_UNNAMED_FILES:
+            raise
+    path = os.path.join(directory, f".tmp-{os.urandom(8).hex()}.tar-split.gz")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.unlink(path)
+    return fd
+
+
+def _give_name(file: BinaryIO, path: str) -> None:
+    """Give an open file this name as well, in the place of whatever has it; or copy it there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    try:
+        os.link(f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+    except OSError:  # it had a name once and lost it, or lies in another file system
+        file.seek(0)
+        replace_file(path, iter(lambda: file.read(_PIECE), b""))
