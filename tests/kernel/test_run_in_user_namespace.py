@@ -8,7 +8,7 @@ import pytest
 from hostspec.idmap import IdMap
 from hostspec.kernel.mounts import mount
 from hostspec.kernel.subordinate_ids import own_id_map
-from hostspec.kernel.usernamespaces import run_in_user_namespace
+from hostspec.kernel.usernamespaces import MAX_RANGES, run_in_user_namespace
 
 
 def run(function: object, idmap: IdMap | None = None) -> int:
@@ -51,8 +51,8 @@ def test_a_map_that_is_refused_ends_the_child(tmp_path: Path) -> None:
         (tmp_path / "ran").touch()
         return 0
 
-    beyond = IdMap([(0, 0, 1), (1, 4_294_000_000, 2), (5, 4_294_000_001 + 1, 1)], [(0, 0, 1)])
+    more_than_the_kernel_takes = [(2 * each, 2 * each, 1) for each in range(MAX_RANGES + 1)]
     with pytest.raises(OSError, match="map"):
-        run_in_user_namespace(beyond, inside)
+        run_in_user_namespace(IdMap(more_than_the_kernel_takes, [(0, 0, 1)]), inside)
 
     assert not (tmp_path / "ran").exists()
