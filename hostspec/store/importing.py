@@ -13,6 +13,7 @@ from hostspec.store.filling import Making, make_layer
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.incoming import IncomingLayer
 from hostspec.store.layers import check_parent, create_empty, draft_layer
+from hostspec.store.mounting import shift_of
 from hostspec.store.records import Layer
 from hostspec.store.tar_split_files import NewTarSplit
 from hostspec.values import ApplyOptions, CreateOptions
@@ -77,6 +78,7 @@ def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
     layers = root.layers.read()
     layer = layers.get(reference)
     layers.refuse_read_only(layer.id)
+    _refuse_shifted(root, layer)
     with (
         root.occasions.holding(f"layer-{layer.id}"),
         _opened(source) as stream,
@@ -89,6 +91,17 @@ def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
                 tar_split.seal()
         _record_diff(root, filled, tar_split)
     return size
+
+
+def _refuse_shifted(root: GraphRoot, layer: Layer) -> None:
+    """Refuse to write beside the mount into a layer whose files have the IDs that a mount gives them."""
+    for container in root.containers.read():
+        if container.layer == layer.id and shift_of(layer, container):
+            raise InvalidRequest(
+                f"layer {layer.id}",
+                f"belongs to container {container.id}, whose map is made when it is mounted; "
+                "mount the container and write there",
+            )
 
 
 def _record_diff(root: GraphRoot, filled: Layer, tar_split: NewTarSplit) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from hostspec.errors import DriverFailed, InUse, InvalidRequest, Unknown
+from hostspec.errors import DriverFailed, HostspecError, InUse, InvalidRequest, Unknown
 from hostspec.idmap import IdMap
+from hostspec.kernel.mountinfo import is_mountpoint
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.mount_counts import MountCount, MountCountsEdit
 from hostspec.store.records import Container, Image, Layer
@@ -96,10 +98,11 @@ def mount(
         )
         # Always asked of the driver, which answers with the mount that is there: a count without a
         # mount in this mount namespace means that it has to be mounted here again.
-        with root.unsettled.noting([Note(MOUNT, target.layer.id)]):
+        with _noted(root, Note(MOUNT, target.layer.id)):
             path = os.path.normpath(root.driver.mount(target.layer.id, options))
-            before = counts.get(target.layer.id)
-            counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
+        before = counts.get(target.layer.id)
+        counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
+        root.unsettled.forget([Note(MOUNT, target.layer.id)])
     return path
 
 
@@ -159,13 +162,28 @@ def take_all_down(root: GraphRoot, *, force: bool) -> tuple[str, ...]:
 def settle(root: GraphRoot, note: Note) -> None:
     """Make a mount and its count agree, after a process died between the two.
 
+    What is mounted and counted is left: others may have mounted it since.
+
     Raises:
         HostspecError: The driver could not unmount.
     """
     with root.mounts.writing() as counts:
-        counted = counts.get(note.id) is not None
-        if counted == (note.kind == UNMOUNT) and root.driver.exists(note.id):
+        count = counts.get(note.id)
+        if count is None and note.kind == MOUNT and root.driver.exists(note.id):
             _take_down(root, counts, note.id)
+        elif count is not None and note.kind == UNMOUNT and not is_mountpoint(count.path):
+            counts.put(count._replace(users=0))
+
+
+@contextmanager
+def _noted(root: GraphRoot, note: Note) -> Iterator[None]:
+    """Note what the driver is asked to do; the note goes if it refuses, since nothing has changed then."""
+    root.unsettled.write(note)
+    try:
+        yield
+    except HostspecError:
+        root.unsettled.forget([note])
+        raise
 
 
 def _take_down(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
@@ -173,6 +191,7 @@ def _take_down(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
     if before is None:
         root.driver.unmount(layer_id, root.driver.mount(layer_id))
         return
-    with root.unsettled.noting([Note(UNMOUNT, layer_id)]):
+    with _noted(root, Note(UNMOUNT, layer_id)):
         root.driver.unmount(layer_id, before.path)
-        counts.put(before._replace(users=0))
+    counts.put(before._replace(users=0))
+    root.unsettled.forget([Note(UNMOUNT, layer_id)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 __all__ = ["MOUNT", "UNMOUNT", "Note", "Unsettled"]
@@ -49,10 +49,24 @@ class Unsettled:
 
         The notes stay when the block fails, so that the next one clears up after it.
         """
-        written = [self._write(note) for note in notes]
+        written = [self.write(note) for note in notes]
         yield
-        for path in written:
-            os.unlink(path)
+        self.forget(written)
+
+    def write(self, note: Note) -> Note:
+        """Note one object, and return the note."""
+        path = self._path(note)
+        text = _SEPARATOR.join((*note, ""))
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(fd)
+        return note
 
     def __bool__(self) -> bool:
         """Tell whether there are any notes."""
@@ -72,7 +86,8 @@ class Unsettled:
     def forget(self, notes: Iterable[Note]) -> None:
         """Delete notes whose objects are settled."""
         for note in notes:
-            os.unlink(self._path(note))
+            with suppress(FileNotFoundError):
+                os.unlink(self._path(note))
 
     def forget_unfinished(self) -> None:
         """Delete what is no complete note."""
@@ -83,21 +98,11 @@ class Unsettled:
     def _path(self, note: Note) -> str:
         return os.path.join(self._directory, f"{note.kind}-{note.id}")
 
-    def _write(self, note: Note) -> str:
-        path = self._path(note)
-        text = _SEPARATOR.join((*note, ""))
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            os.makedirs(self._directory, 0o700, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, text.encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(fd)
-        return path
-
     def _read(self, name: str) -> Note | None:
-        with open(os.path.join(self._directory, name), encoding="utf-8", errors="surrogateescape") as file:
-            fields = file.read().split(_SEPARATOR)
+        path = os.path.join(self._directory, name)
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                fields = file.read().split(_SEPARATOR)
+        except FileNotFoundError:
+            return None  # settled meanwhile, by whoever wrote it
         return Note(*fields[:-1]) if len(fields) == len(Note._fields) + 1 else None

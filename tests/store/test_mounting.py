@@ -127,3 +127,19 @@ def test_a_busy_mount_stays_mounted_and_counted(overlay_container: Store) -> Non
             user.kill()
     assert store.unmount("c") is True
     store.delete_container("c")
+
+
+def test_a_refused_unmount_does_not_take_the_mount_from_later_users(overlay_container: Store) -> None:
+    store = overlay_container
+    path = store.mount("c")
+    with subprocess.Popen(["sleep", "60"], cwd=path) as user:
+        try:
+            with pytest.raises(DriverFailed):
+                store.unmount("c")
+            store.mount("c")
+        finally:
+            user.kill()
+    store.layers()
+    assert is_mountpoint(path)
+    assert store.mounted("c") == 2
+    store.unmount("c", force=True)
