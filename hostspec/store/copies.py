@@ -1,8 +1,9 @@
 """What only hostspec knows about mapped copies: how each was made, and when it was last used.
 
-One file for each, ``<driver>-layers/hostspec/copies/<layer ID>``: its content is the strategy and, for an
-image that lies in an additional store, where nothing can be recorded, the ID of the layer that it copies;
-its time of modification is the last use. A copy that the Go library made has none.
+One file for each, ``<driver>-layers/hostspec/copies/<layer ID>``: its content is the strategy, with
+``squashed`` behind it where owners outside the map were allowed, and, for an image that lies in an
+additional store, where nothing can be recorded, a line with the ID of the layer that it copies; its time
+of modification is the last use. A copy that the Go library made has none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from hostspec.store.recovery import read_layers
 from hostspec.store.timestamps import timestamp
 from hostspec.values import DiskUsage
 
-__all__ = ["MappedCopy", "copies_of", "is_noted", "list_copies", "note_strategy", "note_use"]
+__all__ = ["MappedCopy", "copies_of", "is_noted", "is_squashed", "list_copies", "note_strategy", "note_use"]
+
+_SQUASHED = "squashed"
 
 
 class MappedCopy(NamedTuple):
@@ -70,12 +73,15 @@ def copies_of(root: GraphRoot, image: Image) -> tuple[str, ...]:
     return (*image.mapped_layers, *noted)
 
 
-def note_strategy(root: GraphRoot, layer_id: str, strategy: str, template: str = "") -> None:
+def note_strategy(
+    root: GraphRoot, layer_id: str, strategy: str, template: str = "", *, squashed: bool = False
+) -> None:
     """Note how a copy was made and, where its image cannot record it, of what; the time of use is now."""
+    way = f"{strategy} {_SQUASHED}" if squashed else strategy
     path = _path(root, layer_id)
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write("\n".join(filter(None, (strategy, template))))
+        file.write("\n".join(filter(None, (way, template))))
 
 
 def note_use(root: GraphRoot, layer_id: str) -> None:
@@ -92,6 +98,11 @@ def is_noted(root: GraphRoot, layer_id: str) -> bool:
     return os.path.exists(_path(root, layer_id))
 
 
+def is_squashed(root: GraphRoot, layer_id: str) -> bool:
+    """Tell whether a copy is known to have been made with owners outside the map allowed."""
+    return _SQUASHED in _way(root, layer_id)[1:]
+
+
 def _noted(root: GraphRoot) -> list[str]:
     directory = os.path.join(root.layout.own, "copies")
     return os.listdir(directory) if os.path.isdir(directory) else []
@@ -105,7 +116,11 @@ def _forget(root: GraphRoot, layer_ids: list[str]) -> None:
 
 
 def _strategy(root: GraphRoot, layer_id: str) -> str | None:
-    return next(iter(_note(root, layer_id)), None)
+    return next(iter(_way(root, layer_id)), None)
+
+
+def _way(root: GraphRoot, layer_id: str) -> list[str]:
+    return next(iter(_note(root, layer_id)), "").split()
 
 
 def _note(root: GraphRoot, layer_id: str) -> list[str]:

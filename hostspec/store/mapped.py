@@ -1,7 +1,8 @@
 """Which layer a container stands on, for its ID map: the image's top layer, or a mapped copy of it.
 
 A mapped copy has the top layer's parent and content, and differs only in its ID map. It is made once
-for each image and map, recorded in the image's ``mapped-layers``, and found again by its maps.
+for each image and map, recorded in the image's ``mapped-layers``, and found again by its maps. One in
+which owners outside the map were squashed is only for containers that allow it; others get their own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from hostspec.errors import InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import copies_of, is_noted, note_strategy
+from hostspec.store.copies import copies_of, is_noted, is_squashed, note_strategy
 from hostspec.store.filling import Making, layer_ref, make_layer, new_id
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layers import check_parent
@@ -71,14 +72,14 @@ def find_footing(
             raise OperationNotSupported(root.layout.driver, f"shift to the ID map {idmap}", reason)
     if image is None or not candidates:
         return Footing(None, idmap, "none")
-    fitting = _fitting(candidates, idmap)
+    fitting = _fitting(root, candidates, idmap, squash=squash)
     if fitting is not None:
         return Footing(fitting, idmap, "reuse" if idmap else "none")
     with root.occasions.holding(_occasion(image, idmap)):
         layers = read_layers(root)
         image = root.images.read().get(image.id)  # others may have added a copy while we waited
         candidates = _candidates(root, image, layers)
-        fitting = _fitting(candidates, idmap)
+        fitting = _fitting(root, candidates, idmap, squash=squash)
         if fitting is not None:
             return Footing(fitting, idmap, "reuse")
         made = _Copying(root, image, candidates[0], layers.with_id(candidates[0].parent), idmap)
@@ -123,11 +124,11 @@ class _Copying(NamedTuple):
             Making(
                 draft=draft,
                 create=lambda layer: self._create(layer, options, native=native),
-                check=self._check,
+                check=lambda edits: self._check(edits, squash=options.squash),
                 options=options,
                 reads=(self.template.id, *((self.parent.id,) if self.parent else ())),
                 belongs_to=("image", self.image.id),
-                record=lambda edits, layer: self._record(edits, layer, native=native),
+                record=lambda edits, layer: self._record(edits, layer, options, native=native),
             ),
         )
 
@@ -137,7 +138,7 @@ class _Copying(NamedTuple):
             layer.id, template, layer_ref(self.parent), options, native=native
         )
 
-    def _check(self, edits: Edits) -> Layer | None:
+    def _check(self, edits: Edits, *, squash: bool) -> Layer | None:
         image = edits.images.with_id(self.image.id)
         if image is None:
             raise Unknown("image", self.image.id)
@@ -145,18 +146,19 @@ class _Copying(NamedTuple):
             raise InvalidRequest(f"image {image.id}", "got another top layer meanwhile; try again")
         check_parent(edits, self.template)
         check_parent(edits, self.parent)
-        return _fitting(_candidates(self.root, image, edits.layers), self.idmap)
+        return _fitting(self.root, _candidates(self.root, image, edits.layers), self.idmap, squash=squash)
 
-    def _record(self, edits: Edits, layer: Layer, *, native: bool) -> None:
+    def _record(self, edits: Edits, layer: Layer, options: CreateOptions, *, native: bool) -> None:
         image = edits.images.get(self.image.id)
         strategy = "template" if native else "copy"
         share_tar_split(self.root.layout, self.template, layer.id)
+        # The note is there before the copy can be found by its map.
+        template = self.template.id if image.read_only else ""
+        note_strategy(self.root, layer.id, strategy, template, squashed=options.squash)
         if image.read_only:
-            note_strategy(self.root, layer.id, strategy, self.template.id)
             return
         edits.images.put(image._replace(mapped_layers=(*image.mapped_layers, layer.id)))
         edits.images.save()
-        note_strategy(self.root, layer.id, strategy)
 
 
 def _reason_against_shifting(
@@ -187,8 +189,10 @@ def _candidates(root: GraphRoot, image: Image | None, layers: Snapshot[Layer]) -
     return whole
 
 
-def _fitting(candidates: list[Layer], idmap: IdMap) -> Layer | None:
-    return next((layer for layer in candidates if layer.idmap == idmap), None)
+def _fitting(root: GraphRoot, candidates: list[Layer], idmap: IdMap, *, squash: bool) -> Layer | None:
+    """Return the first layer with this map in which no owner was squashed, unless that is allowed."""
+    same = (layer for layer in candidates if layer.idmap == idmap)
+    return next((layer for layer in same if squash or not is_squashed(root, layer.id)), None)
 
 
 def _occasion(image: Image, idmap: IdMap) -> str:

@@ -7,8 +7,10 @@ parents and mapped copies before the layer that they copy; what takes long is de
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hostspec.errors import InUse, LayerInUse
+from hostspec.store.garbage import unrecorded_layers
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children, children_first, with_descent
 from hostspec.store.mounting import unmount_wholly
@@ -87,11 +89,10 @@ def wipe(root: GraphRoot) -> None:
     """Remove everything; see :meth:`hostspec.store.Store.wipe`."""
     with root.editing() as edits:
         recover_under_lock(root, edits)
-        doomed = children_first(edits.layers, [each.id for each in edits.layers if not each.read_only])
+        recorded = children_first(edits.layers, [each.id for each in edits.layers if not each.read_only])
+        doomed = [*unrecorded_layers(root, edits), *recorded]  # either may stand on the other
         owners = [*edits.containers, *(each for each in edits.images if not each.read_only)]
         _remove(root, edits, doomed, owners, [Note("layer", each) for each in doomed])
-        for layer_id in root.driver.list_layers():
-            root.driver.remove(layer_id)
     root.clear_up()
 
 
@@ -142,43 +143,60 @@ def _remove(
     Args:
         root: The store.
         edits: Its tables.
-        doomed: Layers, each before the one that it stands on or copies.
+        doomed: Layers, each before the one that it stands on or copies; some may have no record.
         owners: Images and containers that go with them.
         notes: For whoever comes after us if we die: one for each layer.
     """
     with root.mounts.writing() as counts:
         for layer_id in doomed:
             unmount_wholly(root, counts, layer_id)
-    records = {layer_id: edits.layers.get(layer_id) for layer_id in doomed}
+    recorded = [layer for each in doomed if (layer := edits.layers.with_id(each)) is not None]
+    was = _Records(
+        {each.id: (each, edits.layers.place_of(each.id)) for each in recorded},
+        [(each, edits.images.place_of(each.id)) for each in owners if isinstance(each, Image)],
+        [(each, edits.containers.place_of(each.id)) for each in owners if isinstance(each, Container)],
+    )
     all_notes = [*(Note(_kind_of(each), each.id) for each in owners), *notes]
     with root.unsettled.noting(all_notes):
         for owner in owners:
             (edits.images if isinstance(owner, Image) else edits.containers).remove(owner.id)
-        for layer_id in doomed:
-            edits.layers.remove(layer_id)
+        for layer in recorded:
+            edits.layers.remove(layer.id)
         _save(edits)
-        _remove_from_driver(root, edits, records, owners)
+        _remove_from_driver(root, edits, doomed, was)
         for note in all_notes:
             delete_files_of(root, note.kind, note.id)
 
 
-def _remove_from_driver(
-    root: GraphRoot, edits: Edits, records: dict[str, Layer], owners: Sequence[Image | Container]
-) -> None:
-    """Have the driver remove layers; those that it refuses to remove are recorded again.
+class _Records(NamedTuple):
+    """Records as they were before a removal, each with the index of its file."""
 
-    If those are all, nothing has been removed, and everything is as it was.
+    layers: dict[str, tuple[Layer, int]]
+    images: list[tuple[Image, int]]
+    containers: list[tuple[Container, int]]
+
+
+def _remove_from_driver(root: GraphRoot, edits: Edits, doomed: Sequence[str], was: _Records) -> None:
+    """Have the driver remove layers; those that it refuses to remove are recorded again, each where it was.
+
+    So are the images and containers whose own layer is still there; if nothing has been removed,
+    everything is as it was.
     """
-    refused = remove_from_driver(root, records)
+    refused = remove_from_driver(root, doomed)
     if not refused:
         return
     for layer_id in reversed(refused):
-        edits.layers.put(records[layer_id])
-    for owner in owners if len(refused) == len(records) else ():
-        if isinstance(owner, Image):
-            edits.images.put(owner)
-        else:
-            edits.containers.put(owner)
+        if layer_id in was.layers:
+            layer, place = was.layers[layer_id]
+            edits.layers.put(layer, place=place)
+    removed = set(doomed) - refused.keys()
+    for image, place in was.images:
+        if image.layer in edits.layers or not removed:
+            copies = tuple(each for each in image.mapped_layers if each not in removed)
+            edits.images.put(image._replace(mapped_layers=copies), place=place)
+    for container, place in was.containers:
+        if container.layer in edits.layers or not removed:
+            edits.containers.put(container, place=place)
     _save(edits)
     raise next(iter(refused.values()))
 

@@ -76,7 +76,7 @@ def test_clearing_up_after_the_dead_spares_a_layer_of_the_same_id_in_the_making(
             self.content = io.BytesIO(TAR)
 
         def read(self, size: int = -1) -> bytes:
-            Unsettled(f"{store.root}/vfs-layers/hostspec/unsettled")._write(Note("layer", "same"))
+            Unsettled(f"{store.root}/vfs-layers/hostspec/unsettled").write(Note("layer", "same"))
             return self.content.read(size)
 
     store.create_image(None)

@@ -98,6 +98,31 @@ def test_an_owner_outside_the_map_leaves_nothing(store: Store, image: Image) -> 
     assert parent_of(store, squashed.id).idmap == IdMap.parse(["0:100000:5"])
 
 
+def test_a_squashed_copy_is_only_for_containers_that_allow_squashing(store: Store, image: Image) -> None:
+    small = IdMap.parse(["0:100000:5"])
+    squashed = parent_of(store, store.create_container(image.id, idmap=small, squash=True).id)
+    with pytest.raises(IdNotMapped):
+        store.create_container(image.id, idmap=small)
+    again = store.create_container(image.id, idmap=small, squash=True)
+    assert parent_of(store, again.id).id == squashed.id
+    assert store.image(image.id).mapped_layers == (squashed.id,)
+    assert [copy.strategy for copy in store.mapped_copies()] == ["copy"]
+
+
+def test_an_exact_copy_beside_a_squashed_one_is_made_once_and_goes_with_the_image(
+    store: Store, image: Image
+) -> None:
+    allowing = store.create_container(image.id, idmap=MAPPED, squash=True)
+    exact = [store.create_container(image.id, idmap=MAPPED) for _ in range(2)]
+    squashed, copy = store.image(image.id).mapped_layers
+    assert parent_of(store, allowing.id).id == squashed
+    assert [parent_of(store, each.id).id for each in exact] == [copy, copy]
+    for container in (allowing, *exact):
+        store.delete_container(container.id)
+    store.delete_image(image.id)
+    assert (store.layers(), list(store.driver.list_layers())) == ((), [])
+
+
 def test_a_driver_that_cannot_shift_says_so(store: Store, image: Image) -> None:
     with pytest.raises(OperationNotSupported, match="shift"):
         store.create_container(image.id, idmap=MAPPED, strategy="shift")

@@ -10,7 +10,9 @@ import pytest
 
 from hostspec.errors import DriverFailed, InUse, LayerInUse, Unknown
 from hostspec.idmap import IdMap
-from hostspec.store import Image, Store
+from hostspec.store import Image, Store, open_store
+from hostspec.values import CreateOptions, LayerRef
+from tests.store.conftest import OpenStore
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 
 MAPPED = IdMap.parse([MAP])
@@ -127,3 +129,63 @@ def test_what_the_driver_refuses_to_remove_is_still_there_whole(store: Store, im
     assert {layer.id for layer in store.layers()} == set(store.driver.list_layers()) == before
     with store.mounting(image.id) as path:
         assert Path(path, "etc/name").read_bytes() == b"top\n"
+
+
+@pytest.fixture
+def overlay_store(open_here: OpenStore) -> Iterator[Store]:
+    """Its driver refuses to remove what others stand on, with or without a record."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount overlays")
+    with open_here(driver="overlay") as opened:
+        yield opened
+
+
+def image_under_an_unrecorded_layer(store: Store) -> Image:
+    """Leave what a program leaves that dies between making a layer and recording it."""
+    layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
+    store.driver.create("f" * 64, LayerRef(layer.id, IdMap()), CreateOptions())
+    store.driver.commit("f" * 64)
+    return store.create_image(layer.id, names=["image"])
+
+
+def test_an_image_under_a_layer_without_a_record_stays_without_its_copies(overlay_store: Store) -> None:
+    store = overlay_store
+    image = image_under_an_unrecorded_layer(store)
+    container = store.create_container(image.id, idmap=MAPPED, strategy="copy")
+    store.delete_container(container.id)
+    assert len(store.image(image.id).mapped_layers) == 1
+    with pytest.raises(LayerInUse):
+        store.delete_image(image.id)
+    assert store.images() == (image,)
+    assert [layer.id for layer in store.layers()] == [image.layer]
+    with store.mounting(image.id) as path:
+        assert Path(path, "file").read_bytes() == b"x"
+    store.collect_garbage()
+    store.delete_image(image.id)
+    assert list(store.driver.list_layers()) == []
+
+
+def test_everything_goes_even_under_layers_without_a_record(overlay_store: Store) -> None:
+    store = overlay_store
+    image = image_under_an_unrecorded_layer(store)
+    store.create_container(image.id)
+    store.driver.create("e" * 64, LayerRef("f" * 64, IdMap()), CreateOptions())
+    store.driver.commit("e" * 64)
+    store.wipe()
+    assert (store.layers(), store.images(), store.containers()) == ((), (), ())
+    assert list(store.driver.list_layers()) == []
+
+
+def test_a_refused_volatile_layer_is_recorded_again_as_volatile(tmp_path: Path) -> None:
+    root, run_root = str(tmp_path / "graph"), str(tmp_path / "run")
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount overlays")
+    with open_store(root=root, run_root=run_root, driver="overlay", transient=True) as store:
+        container = store.create_container()
+        store.driver.create("f" * 64, LayerRef(container.layer, IdMap()), CreateOptions())
+        store.driver.commit("f" * 64)
+        with pytest.raises(LayerInUse):
+            store.delete_container(container.id)
+        assert store.containers() == (container,)
+    with open_store(root=root, run_root=run_root, driver="overlay", transient=False) as durable:
+        assert (durable.layers(), durable.containers()) == ((), ())
