@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from threading import Lock
 
 from hostspec.idmap import IdMap
@@ -32,6 +32,7 @@ def shift_tree(
     squash: bool = False,
     threads: int | None = None,
     copies_content: bool | None = None,
+    left_out: Container[str] = frozenset(),
     progress: ProgressCallback | None = None,
 ) -> Shifted:
     """Give every file of a tree the IDs of ``new`` instead of ``old``.
@@ -60,6 +61,7 @@ def shift_tree(
         copies_content: Whether changing an owner makes the file system copy the content, as an
             overlay without metacopy does; ``None`` to look in the mount table. (A detached mount
             is not there.)
+        left_out: Paths, absolute within ``root``, that stay as they are, with all that is below them.
         progress: Told how many files have been seen, of an unknown total.
 
     Returns:
@@ -78,7 +80,7 @@ def shift_tree(
         if copies_content is None:
             copies_content = tree.filesystem == "overlay" and "metacopy=on" not in tree.options
         tally = Tally(progress)
-        shifting = _Pass(tree, shift, tally, copies_content=copies_content)
+        shifting = _Pass(tree, shift, tally, copies_content=copies_content, left_out=left_out)
         with naming("/"):
             changed = shifting.shift_inode(tree.root, ".", "/", os.fstat(tree.root))
             shifting.count(1, changed, 0)
@@ -91,9 +93,12 @@ def shift_tree(
 class _Pass:
     """What the directories of one ownership pass have in common."""
 
-    def __init__(self, tree: Tree, shift: IdShift, tally: Tally, *, copies_content: bool) -> None:
+    def __init__(
+        self, tree: Tree, shift: IdShift, tally: Tally, *, copies_content: bool, left_out: Container[str]
+    ) -> None:
         self.root = tree.root
         self.copies_content = copies_content
+        self.left_out = left_out
         self.inodes = 0
         self.bytes_copied = 0
         self._shift = shift
@@ -206,6 +211,8 @@ class _ShiftedDirectory:
                 for entry in entries:
                     name = entry.name
                     path = f"{self._path}/{name}"
+                    if path in self._pass.left_out:
+                        continue
                     found = entry.stat(follow_symlinks=False)
                     files += 1
                     is_directory = stat.S_ISDIR(found.st_mode)

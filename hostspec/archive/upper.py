@@ -56,13 +56,22 @@ def inspect_upper(upper: str, *, form: WhiteoutForm) -> UpperFacts:
     return UpperFacts(has_redirects=False, has_stubs=stubs)
 
 
-def upper_changes(upper: str, lowers: Sequence[str], *, form: WhiteoutForm) -> Iterator[Change]:
+def upper_changes(
+    upper: str,
+    lowers: Sequence[str],
+    *,
+    form: WhiteoutForm,
+    upper_map: IdMap = IdMap(),
+    lower_map: IdMap = IdMap(),
+) -> Iterator[Change]:
     """Yield what an overlay's upper directory changes, in the order of a walk.
 
     Args:
         upper: The upper directory.
-        lowers: The layers below, topmost first, their files carrying IDs under the same map.
+        lowers: The layers below, topmost first.
         form: ``OVERLAY`` or ``USER_OVERLAY``.
+        upper_map: The map that the files of ``upper`` carry.
+        lower_map: The map that the files of ``lowers`` carry.
 
     Raises:
         NotNative: Directories were renamed by overlayfs; from the first step on. A driver that asks
@@ -76,18 +85,21 @@ def upper_changes(upper: str, lowers: Sequence[str], *, form: WhiteoutForm) -> I
             below = held.enter_context(MergedDirectory.of(lowers, form))
         except OSError as error:
             raise DriverFailed(f"read {upper}", error) from error
-        yield from walk_changes(_Upper(fd, below, form))
+        yield from walk_changes(_Upper(fd, below, form, Owners(upper_map), Owners(lower_map)))
 
 
 class _Upper:
     """Compares an upper directory with the merged layers below it."""
 
-    def __init__(self, fd: int, below: MergedDirectory, form: WhiteoutForm) -> None:
+    def __init__(
+        self, fd: int, below: MergedDirectory, form: WhiteoutForm, owners: Owners, owners_below: Owners
+    ) -> None:
         self._fd = fd
         self._below = below
         self._prefix = form.xattr_prefix
         self._form = form
-        self._owners = Owners(IdMap())
+        self._owners = owners
+        self._owners_below = owners_below
         self._hiding: list[str] = []
 
     def root(self) -> ChangeKind | None:
@@ -95,7 +107,7 @@ class _Upper:
         if not self._below.fds:
             return None if looks_untouched(ours) else ChangeKind.MODIFY
         fd = self._below.fds[0]
-        theirs = Entry(fd, ".", os.fstat(fd), self._owners)
+        theirs = Entry(fd, ".", os.fstat(fd), self._owners_below)
         return ChangeKind.MODIFY if differ(ours, theirs) else None
 
     def children(self, path: str) -> list[Child]:
@@ -119,7 +131,7 @@ class _Upper:
         for name in sorted(names):
             new = None if name in whiteouts else ours.get(name)
             found = below.find(name)
-            old = Entry(below.fds[found.level], name, found.status, self._owners) if found else None
+            old = Entry(below.fds[found.level], name, found.status, self._owners_below) if found else None
             if new is None:
                 if old is not None:
                     children.append(Child(name, ChangeKind.DELETE))

@@ -53,11 +53,18 @@ class Difference(NamedTuple):
         Raises:
             DriverFailed: The operating system refused.
         """
-        found = upper_changes(self.layer.diff, self.below, form=whiteout_form())
+        found = upper_changes(
+            self.layer.diff,
+            self.below,
+            form=whiteout_form(),
+            upper_map=self.idmap,
+            lower_map=self.idmap_below,
+        )
         if self.idmap == self.idmap_below or not self.below:
             yield from found
             return
-        # A container mounted under a map: its root carries host IDs and is otherwise that of the layer below.
+        # The root of a container under a map need not carry its IDs: before the first mount, or where the
+        # map leaves out the owner of the root below.
         shifted_root = differs_by_owner_only(self.layer.diff, self.below[0])
         for change in found:
             if change.path != "/" or not shifted_root:

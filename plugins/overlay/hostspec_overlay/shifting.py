@@ -9,7 +9,8 @@ directory as its owner changes. The result is then put below the layer's own (st
 
 so that ``diff``, ``changes`` and every other client see only what is added from then on; this is what
 ``UpdateLayerIDMap`` in containers/storage's ``drivers/overlay/overlay.go`` leaves. What the layer had added
-*before* the pass stays in ``diff``, and is changed where it lies.
+*before* the pass stays in ``diff``, and is changed where it lies; what it hides of the layers below is left
+alone, since nobody sees it and the map need not cover it.
 
 The mount is detached: no one sees it, and it ends with this process. It is ``volatile`` (Linux 5.10), for
 else the content of each copied file is synced by itself; instead the file system is synced once at the end.
@@ -21,11 +22,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
+from hostspec.archive.lowers import read_xattr
+from hostspec.archive.upper import inspect_upper
 from hostspec.archive.whiteouts import is_whiteout_device
 from hostspec.idmap import IdMap
 from hostspec.kernel.filesystems import sync_filesystem
@@ -33,6 +36,7 @@ from hostspec.kernel.mounts import unmount
 from hostspec.kernel.reflink import supports_reflinks
 from hostspec.ownership import shift_tree
 from hostspec.values import Shifted, ShiftOptions
+from hostspec_overlay.environment import whiteout_form
 from hostspec_overlay.layout import LayerDirectory, Lower, numbered_diffs
 from hostspec_overlay.mounting import MountPlan, detached_overlay, mount_overlay
 from hostspec_overlay.options import MountChoices
@@ -70,11 +74,12 @@ class OwnershipPass(NamedTuple):
             inherited = self._pass_over_inherited(old, new, options)
             copy_root(f"{diff}1", diff)
             return inherited
+        hidden = _hidden_by(diff)
         own_difference = self.new_place("own-difference")
         os.rename(diff, own_difference)
         make_directory(diff)
         copy_root(own_difference, diff)
-        inherited = self._pass_over_inherited(old, new, options)
+        inherited = self._pass_over_inherited(old, new, options, hidden=hidden)
         os.rmdir(diff)
         os.rename(own_difference, diff)
         _give_whiteouts_an_owner(diff, old.root())
@@ -83,11 +88,15 @@ class OwnershipPass(NamedTuple):
             own.inodes + inherited.inodes, inherited.bytes_copied, own.squashed + inherited.squashed
         )
 
-    def _pass_over_inherited(self, old: IdMap, new: IdMap, options: ShiftOptions) -> Shifted:
+    def _pass_over_inherited(
+        self, old: IdMap, new: IdMap, options: ShiftOptions, *, hidden: Container[str] = frozenset()
+    ) -> Shifted:
         """Change what the layers below bring, into ``diff1``; ``diff`` is empty before and after."""
         self._renew_work()
         with self._mounted(options.mount_label) as root:
-            inherited = _shift(root, old, new, options, copies_content=self._copies_content())
+            inherited = _shift(
+                root, old, new, options, copies_content=self._copies_content(), left_out=hidden
+            )
         if not self._has_metacopy():
             sync_filesystem(self.layer.diff)
         self._rotate()
@@ -165,7 +174,13 @@ class OwnershipPass(NamedTuple):
 
 
 def _shift(
-    root: str, old: IdMap, new: IdMap, options: ShiftOptions, *, copies_content: bool = False
+    root: str,
+    old: IdMap,
+    new: IdMap,
+    options: ShiftOptions,
+    *,
+    copies_content: bool = False,
+    left_out: Container[str] = frozenset(),
 ) -> Shifted:
     return shift_tree(
         root,
@@ -174,8 +189,32 @@ def _shift(
         squash=options.squash,
         threads=options.threads,
         copies_content=copies_content,
+        left_out=left_out,
         progress=options.progress,
     )
+
+
+def _hidden_by(diff: str) -> frozenset[str]:
+    """Return the paths, from the layer's root, at which nothing of the layers below shows through.
+
+    They are those of all that is no directory, and of opaque directories. Whoever deletes or replaces what
+    is there leaves the path hidden, so that a later pass does not meet what this one left alone.
+    """
+    form = whiteout_form()
+    if inspect_upper(diff, form=form).has_redirects:
+        # What is hidden at its own path may show at another.
+        return frozenset()
+    hidden: set[str] = set()
+    for directory, subdirectories, names in os.walk(diff):
+        opaque = {
+            name
+            for name in subdirectories
+            if os.path.islink(f"{directory}/{name}")
+            or read_xattr(f"{directory}/{name}", f"{form.xattr_prefix}opaque") == b"y"
+        }
+        hidden.update(f"{directory[len(diff) :]}/{name}" for name in opaque.union(names))
+        subdirectories[:] = [name for name in subdirectories if name not in opaque]
+    return frozenset(hidden)
 
 
 def _give_whiteouts_an_owner(diff: str, owner: tuple[int, int]) -> None:

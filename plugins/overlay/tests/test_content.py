@@ -92,6 +92,22 @@ def test_a_container_tells_the_same_changes_shifted_or_not(
     assert driver.diff_size(container, base) == 1
 
 
+def test_a_new_owner_whose_host_id_is_the_old_container_id_is_a_change(driver: GraphDriver) -> None:
+    driver.create("base")
+    with driver.mounted("base", read_only=False) as root:
+        write(f"{root}/file", "x")
+        os.chown(f"{root}/file", 1, 1)
+    driver.commit("base")
+    overlapping = IdMap.parse(["0:1:1000", "1000:0:1", "1001:1001:64535"])
+    driver.create("container", LayerRef("base"), CreateOptions(idmap=overlapping))
+    driver.commit("container")
+    with driver.mounted("container", idmap=overlapping, read_only=False) as root:
+        os.chown(f"{root}/file", *overlapping.root())
+
+    container = LayerRef("container", overlapping)
+    assert list(driver.changes(container, LayerRef("base"))) == [Change("/file", ChangeKind.MODIFY)]
+
+
 def test_files_without_their_content_are_packed_with_it(
     ext4_directory: str, open_overlay: OpenOverlay, add_layer: AddLayer
 ) -> None:

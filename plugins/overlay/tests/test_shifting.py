@@ -227,6 +227,31 @@ def test_what_a_layer_added_before_the_pass_stays_its_difference(driver: GraphDr
         assert owner(root) == SPLIT.to_host(0, 0)
 
 
+def test_an_id_of_a_deleted_file_need_not_be_in_the_map(driver: GraphDriver) -> None:
+    driver.create("base")
+    with driver.mounted("base", read_only=False) as root:
+        for name in ("deleted", "replaced"):
+            os.makedirs(f"{root}/{name}/below")
+            os.chown(f"{root}/{name}/below", 70_000, 70_000)
+        os.mkdir(f"{root}/kept")
+    driver.commit("base")
+    base = LayerRef("base")
+    driver.create("layer", base)
+    with driver.mounted("layer", read_only=False) as root:
+        for name in ("deleted", "replaced"):
+            os.rmdir(f"{root}/{name}/below")
+            os.rmdir(f"{root}/{name}")
+        os.mkdir(f"{root}/replaced")
+    driver.update_idmap("layer", NONE, MAPPED)
+    driver.commit("layer")
+
+    assert os.listdir(f"{driver.home}/layer/diff1") == ["kept"]
+    with driver.mounted("layer") as root:
+        assert sorted(os.listdir(root)) == ["kept", "replaced"]
+        assert os.listdir(f"{root}/replaced") == []
+        assert owner(f"{root}/kept") == owner(f"{root}/replaced") == MAPPED.to_host(0, 0)
+
+
 def test_a_layer_without_parent_is_changed_where_it_lies(driver: GraphDriver) -> None:
     driver.create("base")
     with driver.mounted("base", read_only=False) as root, open(f"{root}/file", "w", encoding="utf-8"):
