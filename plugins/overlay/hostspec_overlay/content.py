@@ -17,8 +17,6 @@ from hostspec_overlay.roots import differs_by_owner_only
 
 __all__ = ["Difference", "difference"]
 
-_STAT_BLOCK_BYTES = 512
-
 
 class Difference(NamedTuple):
     """A layer's upper directory, compared with what is below it in the driver."""

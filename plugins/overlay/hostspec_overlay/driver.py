@@ -14,16 +14,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
-from hostspec.errors import (
-    DriverFailed,
-    LayerInUse,
-    OperationNotSupported,
-    StoreReadOnly,
-)
+from hostspec.errors import LayerInUse, OperationNotSupported, StoreReadOnly, failing
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
 from hostspec.kernel.self_binds import bind_on_itself, unbind_from_itself
@@ -126,13 +121,13 @@ class OverlayDriver:
     def _make(self, layer_id: str, below: LayerDirectory | None, options: CreateOptions) -> None:
         refuse_storage_options(options)
         owner = options.idmap.root() if options.idmap else (0, 0)
-        with _failing(f"create layer {layer_id}"):
+        with failing(f"create layer {layer_id}"):
             self._homes.make(layer_id, below, owner=owner)
 
     @hookimpl
     def commit(self, layer_id: str) -> None:
         """Rename the layer from the working area into the home."""
-        with _failing(f"commit layer {layer_id}"):
+        with failing(f"commit layer {layer_id}"):
             self._homes.commit(layer_id)
 
     @hookimpl
@@ -143,7 +138,7 @@ class OverlayDriver:
             return
         if not layer.writable:
             raise StoreReadOnly(layer.home, f"layer {layer_id} lies in an additional store")
-        with _failing(f"remove layer {layer_id}"):
+        with failing(f"remove layer {layer_id}"):
             if layer.home == self._homes.home and (users := self._dependents.of(layer.entry())):
                 raise LayerInUse(layer_id, users)
             self._homes.put_aside(layer)
@@ -157,19 +152,19 @@ class OverlayDriver:
     @hookimpl
     def list_layers(self) -> Sequence[str]:
         """List the home; layers of additional stores are theirs."""
-        with _failing("list layers"):
+        with failing("list layers"):
             return [layer_id for layer_id, _ in layer_ids(self._homes.home)]
 
     @hookimpl
     def reclaim(self) -> int:
         """Empty the working areas of this process and of dead ones."""
-        with _failing("delete removed layers"):
+        with failing("delete removed layers"):
             return self._homes.area.reclaim()
 
     @hookimpl
     def cleanup(self) -> None:
         """Give up the working area, and unmount the home from itself."""
-        with _failing("give up the home"):
+        with failing("give up the home"):
             self._homes.area.close()
             self._release_home()
 
@@ -184,7 +179,7 @@ class OverlayDriver:
             choices = choices.read_only()
         elif options.volatile:
             choices = choices.with_overlay("volatile")
-        with _failing(f"mount layer {layer_id}"):
+        with failing(f"mount layer {layer_id}"):
             if options.target is not None:
                 self._mount_at(options.target, layer, choices, options)
                 return options.target
@@ -225,7 +220,7 @@ class OverlayDriver:
         """Unmount ``path``, and the home from itself where that was the last mount in it."""
         from hostspec.kernel.mounts import unmount
 
-        with _failing(f"unmount layer {layer_id}"):
+        with failing(f"unmount layer {layer_id}"):
             try:
                 unmount(path)
             except OSError as error:
@@ -264,14 +259,14 @@ class OverlayDriver:
     @hookimpl
     def changes(self, layer: LayerRef, parent: LayerRef | None) -> Iterable[Change] | None:
         """Read them off the upper directory, where ``parent`` is what the layer stands on."""
-        with _failing(f"list the changes of layer {layer.layer_id}"):
+        with failing(f"list the changes of layer {layer.layer_id}"):
             found = self._difference(layer, parent)
             return None if found is None or found.needs_mount() else _changes(found)
 
     @hookimpl
     def diff(self, layer: LayerRef, parent: LayerRef | None) -> AbstractContextManager[BinaryIO] | None:
         """Pack the upper directory, where ``parent`` is what the layer stands on."""
-        with _failing(f"diff layer {layer.layer_id}"):
+        with failing(f"diff layer {layer.layer_id}"):
             found = self._difference(layer, parent)
             if found is None or found.needs_mount() or found.has_stubs():
                 return None
@@ -282,7 +277,7 @@ class OverlayDriver:
     @hookimpl
     def diff_size(self, layer: LayerRef, parent: LayerRef | None) -> int | None:
         """Add up what ``changes`` names, where ``parent`` is what the layer stands on."""
-        with _failing(f"measure layer {layer.layer_id}"):
+        with failing(f"measure layer {layer.layer_id}"):
             found = self._difference(layer, parent)
             return None if found is None or found.needs_mount() else found.content_bytes()
 
@@ -292,7 +287,7 @@ class OverlayDriver:
         from hostspec.archive.unpack import unpack
 
         layer = self._homes.find_writable(layer_id)
-        with _failing(f"apply a diff to layer {layer_id}"):
+        with failing(f"apply a diff to layer {layer_id}"):
             return unpack(
                 stream,
                 layer.diff,
@@ -312,7 +307,7 @@ class OverlayDriver:
             return Shifted(inodes=0, bytes_copied=0)
         from hostspec_overlay.shifting import OwnershipPass
 
-        with _failing(f"change the ID map of layer {layer_id}"):
+        with failing(f"change the ID map of layer {layer_id}"):
             ownership_pass = OwnershipPass(
                 layer=layer,
                 lowers=self._homes.below(layer),
@@ -330,14 +325,14 @@ class OverlayDriver:
     @hookimpl
     def status(self) -> Sequence[tuple[str, str]]:
         """Try out what this kernel and file system can do."""
-        with _failing("try out overlayfs"):
+        with failing("try out overlayfs"):
             return self._probes().report(usual_choices(self._options.mount))
 
     @hookimpl
     def metadata(self, layer_id: str) -> Sequence[tuple[str, str]]:
         """Say where the layer's directories are, in the words of the Go driver."""
         layer = self._homes.find(layer_id)
-        with _failing(f"look at layer {layer_id}"):
+        with failing(f"look at layer {layer_id}"):
             lowers = self._homes.directories_below(layer)
         facts = [("MergedDir", layer.merged), ("UpperDir", layer.diff), ("WorkDir", layer.work)]
         return [("LowerDir", ":".join(lowers)), *facts] if lowers else facts
@@ -348,7 +343,7 @@ class OverlayDriver:
         layer = self._homes.find(layer_id)
         from hostspec.disk_usage import measure_tree
 
-        with _failing(f"measure layer {layer_id}"):
+        with failing(f"measure layer {layer_id}"):
             return measure_tree(layer.path, blocks_are_shared=_can_share_blocks(layer.path))
 
     @hookimpl
@@ -360,7 +355,7 @@ class OverlayDriver:
             reason = f"files at {self._homes.home} cannot share their blocks; xfs and btrfs can do that"
             raise OperationNotSupported(DRIVER, "dedup", reason)
         diffs = [self._homes.find_writable(each).diff for each in layer_ids]
-        with _failing("dedup"):
+        with failing("dedup"):
             trees = [tree for diff in diffs for tree in (diff, *numbered_diffs(diff))]
             return share_equal_files(trees, options.method)
 
@@ -380,14 +375,5 @@ def _can_share_blocks(directory: str) -> bool:
 
 
 def _changes(difference: Difference) -> Iterator[Change]:
-    with _failing(f"list the changes of layer {difference.layer.layer_id}"):
+    with failing(f"list the changes of layer {difference.layer.layer_id}"):
         yield from difference.changes()
-
-
-@contextmanager
-def _failing(operation: str) -> Iterator[None]:
-    """Turn what the operating system refuses into an error of hostspec's tree."""
-    try:
-        yield
-    except OSError as error:
-        raise DriverFailed(operation, error) from error
