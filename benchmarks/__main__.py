@@ -14,7 +14,7 @@ from benchmarks.peer import find_peer, peer_version
 from benchmarks.places import Place, place_for, scratch
 from benchmarks.record import Record
 from benchmarks.report import print_report, write_json
-from benchmarks.subjects import debian_root, prepare
+from benchmarks.subjects import debian_root, made_up, prepare
 from benchmarks.work import SCENARIOS, labels_of
 
 INTERRUPTED = 130
@@ -53,20 +53,19 @@ def _measure(arguments: argparse.Namespace, base: Place, record: Record) -> tupl
     if peer is None:
         record.skip("the peer, containers-storage", NO_PEER)
     facts = machine_facts(base.filesystem, peer_version(peer) if peer else "none")
-    wanted = [
-        scenario
-        for scenario in SCENARIOS
-        if record.expect(labels_of(scenario, scenario.filesystem or base.filesystem))
-    ]
+    wanted = [scenario for scenario in SCENARIOS if record.expect(labels_of(scenario))]
     if not wanted:
         raise OSError(f"no row matches {arguments.only!r}; a row is called WORK DRIVER FILE-SYSTEM WAY")
-    subject = prepare(debian_root(arguments.rootfs), base.directory)
+    if arguments.made_up:
+        subject = made_up(arguments.made_up, base.directory)
+    else:
+        subject = prepare(debian_root(arguments.rootfs), base.directory)
     for scenario in wanted:
         try:
             with place_for(scenario.filesystem, base) as place:
                 Contest(scenario, place, record, repeat=arguments.repeat).run(subject, peer)
         except Exception as error:  # noqa: BLE001 - what was measured before is worth printing
-            where = " ".join((scenario.driver, scenario.filesystem or base.filesystem, scenario.name))
+            where = f"{scenario.driver} {scenario.filesystem} {scenario.name}"
             record.skip(f"{where.strip()}, all that is missing", f"{type(error).__name__}: {error}")
     return facts, subject.description
 
@@ -93,8 +92,12 @@ def _arguments() -> argparse.Namespace:
         const=1,
         help="one sample of each: shows that it works",
     )
-    parser.add_argument(
+    subject = parser.add_mutually_exclusive_group()
+    subject.add_argument(
         "--rootfs", metavar="DIR", help="tree to import (default: a Debian minbase, made once by debootstrap)"
+    )
+    subject.add_argument(
+        "--made-up", type=_positive, metavar="FILES", help="import a made-up tree of that many files instead"
     )
     parser.add_argument(
         "--scratch",

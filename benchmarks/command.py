@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.measure import run
 from benchmarks.side import MAP_SIZE
 from hostspec.kernel.mounts import unmount_all
-from hostspec.store.mapped import Strategy
+from hostspec.store.policy import Strategy
 
 __all__ = ["CommandSide"]
 
@@ -68,6 +68,10 @@ class CommandSide:
     def list_layers(self) -> None:
         """See :class:`~benchmarks.side.Side`."""
         self._run("layers")
+
+    def list_images(self) -> None:
+        """See :class:`~benchmarks.side.Side`."""
+        self._run("images")
 
     def create_layer(self) -> str:
         """See :class:`~benchmarks.side.Side`."""

@@ -10,6 +10,7 @@ from itertools import count
 from typing import NamedTuple
 
 from benchmarks.command import CommandSide
+from benchmarks.crowd import fill_store
 from benchmarks.ours import InProcess, our_side
 from benchmarks.peer import peer_side
 from benchmarks.places import Place
@@ -17,18 +18,20 @@ from benchmarks.record import Label, Record, Timer
 from benchmarks.side import MAP_SIZE, PEER, STRATEGIES, Side
 from benchmarks.subjects import Subject
 from benchmarks.work import (
+    CREW_WORKS,
     DRIVER_WORKS,
     LAYER_WORKS,
     MAPPED_WORKS,
     SMALL_WORKS,
     Scenario,
+    crew_cycle,
     driver_cycle,
     layer_cycle,
     mapped_cycle,
     small_cycle,
     way_of,
 )
-from hostspec.store.mapped import Strategy
+from hostspec.store.policy import Strategy
 
 __all__ = ["Contest"]
 
@@ -40,7 +43,9 @@ class Base(NamedTuple):
     """What stays in a side's store all the time."""
 
     layer: str
-    """ID of the imported layer."""
+    """ID of the imported layer; ``""`` where nothing large is measured."""
+    image: str
+    """ID of an image of that layer."""
     empty_image: str
     """ID of an image of another layer, in which there is nothing."""
 
@@ -98,10 +103,13 @@ class Contest:
             stores = [side for side in sides.stores if self._prepare(side, subject)]
             name = self._scenario.name
             plain = [Contestant(side, "auto", (name,)) for side in stores]
-            self._rounds(LAYER_WORKS, plain, lambda timer, _: layer_cycle(timer, subject))
-            self._rounds(MAPPED_WORKS, self._mapped_contestants(sides), self._map)
-            self._rounds(DRIVER_WORKS, self._driver_contestants(sides), self._copy)
-            if not name:
+            if not self._scenario.crowd:
+                self._rounds(LAYER_WORKS, plain, lambda timer, _: layer_cycle(timer, subject))
+                self._rounds(MAPPED_WORKS, self._mapped_contestants(sides), self._map)
+                self._rounds(DRIVER_WORKS, self._driver_contestants(sides), self._copy)
+            if self._scenario.crew:
+                self._rounds(CREW_WORKS, plain, self._crew)
+            if self._scenario.crowd or not name:
                 self._rounds(SMALL_WORKS, plain, self._small)
 
     @contextmanager
@@ -110,7 +118,10 @@ class Contest:
         driver, options = self._scenario.driver, self._scenario.options
 
         def where(name: str) -> tuple[str, str]:
-            return os.path.join(directory, name), os.path.join(run, f"{os.path.basename(directory)}-{name}")
+            store = os.path.join(directory, name)
+            if self._scenario.crowd and not os.path.exists(store):
+                fill_store(os.path.join(store, "graph"), self._scenario.crowd)
+            return store, os.path.join(run, f"{os.path.basename(directory)}-{name}")
 
         sides = Sides(
             InProcess(*where("in-process"), driver, options),
@@ -127,9 +138,9 @@ class Contest:
     def _prepare(self, side: Side, subject: Subject) -> bool:
         """Give a side the image that stays, which also warms the caches; tell whether that worked."""
         with self._failing(side, "import") as outcome:
-            layer = side.import_layer(subject.tar)
-            side.create_image(layer)  # keeps it
-            self._bases[side.column] = Base(layer, side.create_image(side.create_layer()))
+            layer = "" if self._scenario.crowd else side.import_layer(subject.tar)
+            image = side.create_image(layer) if layer else ""
+            self._bases[side.column] = Base(layer, image, side.create_image(side.create_layer()))
         return not outcome
 
     def _possible(self, sides: Sides) -> list[Strategy]:
@@ -193,6 +204,9 @@ class Contest:
         if isinstance(contestant.side, InProcess):
             base = self._bases[contestant.side.column]
             driver_cycle(timer, contestant.side, base.layer, contestant.strategy)
+
+    def _crew(self, timer: Timer, contestant: Contestant) -> None:
+        crew_cycle(timer, self._bases[contestant.side.column].image)
 
     def _small(self, timer: Timer, contestant: Contestant) -> None:
         small_cycle(timer, self._bases[contestant.side.column].empty_image)

@@ -11,7 +11,7 @@ from benchmarks.side import IN_PROCESS, MAP_SIZE, OURS, STRATEGIES
 from hostspec.idmap import IdMap
 from hostspec.kernel.mounts import unmount_all
 from hostspec.store import open_store
-from hostspec.store.mapped import Strategy
+from hostspec.store.policy import Strategy
 from hostspec.values import CreateOptions, LayerRef
 
 __all__ = ["InProcess", "our_command", "our_side"]
@@ -111,6 +111,10 @@ class InProcess:
     def list_layers(self) -> None:
         """See :class:`~benchmarks.side.Side`."""
         self._store.layers()
+
+    def list_images(self) -> None:
+        """See :class:`~benchmarks.side.Side`."""
+        self._store.images()
 
     def create_layer(self) -> str:
         """See :class:`~benchmarks.side.Side`."""

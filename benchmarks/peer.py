@@ -10,7 +10,7 @@ from benchmarks.command import CommandSide
 from benchmarks.measure import CommandFailed, run
 from benchmarks.side import PEER
 
-__all__ = ["find_peer", "peer_side", "peer_version"]
+__all__ = ["find_peer", "peer_side", "peer_version", "plant_answer"]
 
 NAME = "containers-storage"
 
@@ -56,7 +56,7 @@ def peer_side(
     if not shifting:
         run_root += "-not-shifting"
         environment["_CONTAINERS_OVERLAY_DISABLE_IDMAP"] = "yes"
-        _plant_answer(os.path.join(run_root, driver))
+        plant_answer(os.path.join(run_root, driver))
     return CommandSide(
         PEER,
         (program,),
@@ -67,7 +67,7 @@ def peer_side(
     )
 
 
-def _plant_answer(driver_run_root: str) -> None:
+def plant_answer(driver_run_root: str) -> None:
     """Make the peer believe that it has tried idmapped layers, in vain.
 
     Versions before the variable, such as 1.43, can be switched off by this only: what the overlay driver

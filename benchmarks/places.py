@@ -1,4 +1,4 @@
-"""Where it is measured: the scratch directory's own file system, and xfs and btrfs on loop files."""
+"""Where it is measured: new file systems on loop files, so that nothing else writes to them."""
 
 from __future__ import annotations
 
@@ -57,22 +57,14 @@ def scratch(directory: str) -> Iterator[Place]:
 
 @contextlib.contextmanager
 def place_for(filesystem: str, base: Place) -> Iterator[Place]:
-    """Give one scenario an empty place of its own while the context lasts.
+    """Give one scenario an empty file system of its own while the context lasts.
 
     Args:
-        filesystem: ``"xfs"`` or ``"btrfs"`` for a new one on a loop file, ``""`` for that of ``base``.
+        filesystem: Its kind.
         base: The scratch place.
 
     Raises:
         OSError: The file system cannot be made; says why.
     """
-    if filesystem:
-        with loop_filesystem(filesystem, base.directory, size_bytes=LOOP_BYTES) as directory:
-            yield Place(filesystem, directory, base.run)
-        return
-    directory = tempfile.mkdtemp(dir=base.directory)
-    try:
-        yield Place(base.filesystem, directory, base.run)
-    finally:
-        unmount_all(directory)
-        shutil.rmtree(directory)
+    with loop_filesystem(filesystem, base.directory, size_bytes=LOOP_BYTES) as directory:
+        yield Place(filesystem, directory, base.run)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import os
+import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -40,6 +42,8 @@ class Row:
     """Samples in the order in which they were taken."""
     peak_bytes: dict[str, int] = field(default_factory=dict)
     """The most memory that any process of that column had."""
+    space_bytes: dict[str, int] = field(default_factory=dict)
+    """What one repetition took on the file system, of works that are repeated within a sample."""
 
 
 class Record:
@@ -71,6 +75,10 @@ class Record:
         row.samples.setdefault(side.column, []).append(sample)
         if side.peak_bytes is not None:
             row.peak_bytes[side.column] = max(row.peak_bytes.get(side.column, 0), side.peak_bytes)
+
+    def note_space(self, label: Label, side: Side, space: int) -> None:
+        """Keep how many bytes of the file system a piece of work took."""
+        self._rows[label].space_bytes[side.column] = space
 
     @property
     def rows(self) -> Mapping[Label, Row]:
@@ -106,14 +114,32 @@ class Timer(NamedTuple):
         labels = [Label(work, self.driver, self.filesystem, way) for way in self.ways]
         return [label for label in labels if self.record.wants(label)]
 
-    def __call__(self, work: str, do: Callable[[], Result]) -> Result:
-        """Do a piece of work, as part of whatever row is wanted."""
+    def __call__(self, work: str, do: Callable[[], Result], *, times: int = 1) -> Result:
+        """Do a piece of work, as part of whatever row is wanted.
+
+        Args:
+            work: What it is called.
+            do: Does it.
+            times: How often it does it; the sample, and the space that is then noted, are of one.
+        """
         labels = self.labels(work)
         if self.warm_up or not labels:
             return do()
         # What the step before left to be written must not be paid for by this one.
-        sync_filesystem(self.directory)
+        before = self._bytes_used()
         result, sample = timed(do)
         for label in labels:
-            self.record.add(label, self.side, sample)
+            self.record.add(label, self.side, Sample(*(each / times for each in sample)))
+        if times > 1:
+            space = (self._bytes_used() - before) // times
+            for label in labels:
+                self.record.note_space(label, self.side, space)
         return result
+
+    def _bytes_used(self) -> int:
+        if self.filesystem == "btrfs":
+            # What was deleted is freed later, by a thread of the kernel.
+            subprocess.run(("btrfs", "subvolume", "sync", self.directory), check=True, capture_output=True)
+        sync_filesystem(self.directory)
+        facts = os.statvfs(self.directory)
+        return (facts.f_blocks - facts.f_bfree) * facts.f_frsize

@@ -45,6 +45,8 @@ def print_report(record: Record, facts: Mapping[str, str], subject: str) -> None
     print()
     if record.rows:
         print(_table(record) + LEGEND)
+    if any(row.space_bytes for row in record.rows.values()):
+        print(_space_table(record))
     if record.skipped:
         print("Not measured:")
         for what, reason in record.skipped:
@@ -95,6 +97,23 @@ def _table(record: Record) -> str:
     )
 
 
+def _space_table(record: Record) -> str:
+    """Lay out what each repetition took on the file system."""
+    return table(
+        (*TITLES[: len(Label._fields)], *(f"{column.upper()} KiB" for column in COLUMNS)),
+        [
+            (*label, *(_kibibytes(row.space_bytes.get(column)) for column in COLUMNS))
+            for label, row in record.rows.items()
+            if row.space_bytes
+        ],
+        text_columns=range(len(Label._fields)),
+    )
+
+
+def _kibibytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1024:.1f}"
+
+
 def _cells(label: Label, row: Row) -> tuple[str, ...]:
     times = [_milliseconds(row.samples.get(column, ())) for column in COLUMNS]
     ratios = [ratio(row, column, cpu=cpu) for cpu in (False, True) for column in (IN_PROCESS, OURS)]
@@ -125,6 +144,7 @@ def _row_json(label: Label, row: Row) -> dict[str, object]:
                 "median seconds": median(samples),
                 "median cpu seconds": median(samples, cpu=True),
                 "peak bytes": row.peak_bytes.get(column),
+                "space bytes": row.space_bytes.get(column),
                 "seconds": [each.seconds for each in samples],
                 "cpu seconds": [each.cpu_seconds for each in samples],
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hostspec.store.mapped import Strategy
+from hostspec.store.policy import Strategy
 
 __all__ = ["IN_PROCESS", "MAP_SIZE", "OURS", "PEER", "STRATEGIES", "Side"]
 
@@ -44,6 +44,9 @@ class Side(Protocol):
 
     def list_layers(self) -> None:
         """List the layers."""
+
+    def list_images(self) -> None:
+        """List the images."""
 
     def create_layer(self) -> str:
         """Make an empty layer without a parent, and return its ID."""

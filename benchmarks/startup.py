@@ -70,7 +70,7 @@ def _print_processes(commands: Mapping[str, Sequence[str]], repeat: int) -> None
     samples: dict[str, list[Sample]] = {name: [] for name in programs}
     for turn in range(repeat + 1):
         for name, words in programs.items():
-            _, sample = timed(lambda words=words: run(words, os.environ))  # type: ignore[misc]
+            _, sample = timed(lambda words=words: run(words, _environment()))  # type: ignore[misc]
             if turn:  # the first is for the caches
                 samples[name].append(sample)
     bare = statistics.median(each.seconds for each in samples[BARE])
@@ -123,7 +123,7 @@ def _import_times(words: Sequence[str]) -> dict[str, float]:
     """Return what each module took, the least of several runs, in seconds."""
     least: dict[str, float] = {}
     for _ in range(IMPORT_RUNS):
-        finished = run((sys.executable, "-X", "importtime", *words), os.environ)
+        finished = run((sys.executable, "-X", "importtime", *words), _environment())
         for each in map(_parse, finished.messages.splitlines()):
             if each is not None:
                 least[each.module] = min(each.seconds, least.get(each.module, each.seconds))
@@ -143,6 +143,11 @@ def _package(module: str) -> str:
     """Return the part of hostspec, or the distribution, that a module belongs to."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "hostspec" else parts[0]
+
+
+def _environment() -> dict[str, str]:
+    """Return ours, but let compiled modules be kept, as installed ones are; compiling costs most of all."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _arguments() -> argparse.Namespace:

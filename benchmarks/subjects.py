@@ -1,4 +1,4 @@
-"""What is imported: the tree of a Debian minbase system, as one tar."""
+"""What is imported, as one tar: the tree of a Debian minbase system, or a made-up one of any size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import shutil
 import subprocess
 from typing import NamedTuple
 
-__all__ = ["Subject", "debian_root", "prepare"]
+from hostspec.cli.bench.material import write_tree
+
+__all__ = ["Subject", "debian_root", "made_up", "prepare"]
 
 SUITE = "bookworm"
 TAR_FLAGS = (
@@ -85,15 +87,33 @@ def prepare(root: str, directory: str) -> Subject:
     Raises:
         OSError: tar failed.
     """
-    plain, packed = os.path.join(directory, "subject.tar"), os.path.join(directory, "subject.tar.gz")
+    plain = os.path.join(directory, "subject.tar")
     command = ("tar", "--create", *TAR_FLAGS, f"--file={plain}", f"--directory={root}", ".")
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise OSError(f"tar: {finished.stderr.strip()}")
+    entries = sum(len(directories) + len(files) for _, directories, files in os.walk(root)) + 1
+    return _compressed(f"{root}: {entries:,} entries", plain)
+
+
+def made_up(files: int, directory: str) -> Subject:
+    """Make a tree that exists only as a tar; the same one for the same number on every machine.
+
+    Args:
+        files: How many regular files it has.
+        directory: Where the two tars are made.
+    """
+    plain = os.path.join(directory, f"made-up-{files}.tar")
+    write_tree(plain, files)
+    return _compressed(f"a made-up tree of {files:,} files", plain)
+
+
+def _compressed(description: str, plain: str) -> Subject:
+    """Add the same tar, compressed with gzip, and say how large both are."""
+    packed = f"{plain}.gz"
     with open(plain, "rb") as source, gzip.open(packed, "wb", compresslevel=6) as target:
         shutil.copyfileobj(source, target, COPY_SIZE)
-    entries = sum(len(directories) + len(files) for _, directories, files in os.walk(root)) + 1
-    sizes = (
-        f"{os.path.getsize(plain) / 1e6:.0f} MB as a tar, {os.path.getsize(packed) / 1e6:.0f} MB with gzip"
+    megabytes = [os.path.getsize(path) / 1e6 for path in (plain, packed)]
+    return Subject(
+        f"{description}, {megabytes[0]:.0f} MB as a tar, {megabytes[1]:.0f} MB with gzip", plain, packed
     )
-    return Subject(f"{root}: {entries:,} entries, {sizes}", plain, packed)

@@ -7,10 +7,11 @@ import stat
 from collections.abc import Iterable, Sequence
 
 from hostspec.kernel.fiemap import extents
+from hostspec.kernel.mountinfo import filesystem_device
 from hostspec.treewalk import open_directory, opened_tree, walk
-from hostspec.values import DiskUsage
+from hostspec.values import DiskUsage, Extents
 
-__all__ = ["measure_tree"]
+__all__ = ["joined", "length_of", "measure_tree"]
 
 _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
 
@@ -34,11 +35,13 @@ def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None 
     blocks = _Blocks(by_extents=blocks_are_shared)
     with opened_tree(tree) as opened:
         walk(_Directory(os.dup(opened.root), blocks))
+    shared = joined(blocks.shared)
     return DiskUsage(
         exclusive_bytes=blocks.exclusive,
-        shared_bytes=_covered(blocks.shared),
+        shared_bytes=length_of(shared),
         inodes=len(blocks.inodes),
         limit_bytes=limit_bytes,
+        shared_extents=Extents(filesystem_device(tree), shared) if blocks_are_shared else None,
     )
 
 
@@ -110,11 +113,21 @@ class _Directory:
         os.close(self._fd)
 
 
-def _covered(runs: Iterable[tuple[int, int]]) -> int:
-    """Return how many bytes lie in at least one of the runs, each given by its start and its end."""
-    total = 0
-    reached = 0
+def joined(runs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return runs that cover the same bytes, in order, and none of which touches the next.
+
+    Args:
+        runs: Each given by its start and its end, in any order.
+    """
+    found: list[tuple[int, int]] = []
     for start, end in sorted(runs):
-        total += max(0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return tuple(found)
+
+
+def length_of(runs: Iterable[tuple[int, int]]) -> int:
+    """Return how many bytes lie in runs that :func:`joined` gave."""
+    return sum(end - start for start, end in runs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from types import ModuleType
 from typing import BinaryIO, TypeVar, cast
 
 import pluggy
@@ -32,6 +33,7 @@ from hostspec.values import (
     Shifted,
     Shifting,
     ShiftOptions,
+    TemplateCost,
 )
 
 __all__ = ["GraphDriver"]
@@ -99,6 +101,14 @@ class GraphDriver:
         """What the driver can do here and now."""
         return self._answer("capabilities", self._hooks.capabilities())
 
+    def template_cost(self, *, native: bool = True) -> TemplateCost:
+        """Say what a copy of a template under another map costs for each file.
+
+        Args:
+            native: False for a copy by the fallback, even where the driver could.
+        """
+        return self._fallback.template_cost(native=native and self.implements("create_from_template"))
+
     # The life of a layer
 
     def create(
@@ -139,6 +149,11 @@ class GraphDriver:
                 ),
             )
 
+    def seal(self, layer_id: str) -> None:
+        """Do what takes long before ``commit``; nothing to do where the driver has no such work."""
+        with self._observed("seal", layer_id):
+            self._hooks.seal(layer_id=layer_id)
+
     def commit(self, layer_id: str) -> None:
         """Make a staged layer visible, whole; nothing to do where the driver does not stage."""
         with self._observed("commit", layer_id):
@@ -151,11 +166,13 @@ class GraphDriver:
 
     def exists(self, layer_id: str) -> bool:
         """Tell whether the driver has this layer, committed."""
-        return self._answer("exists", self._hooks.exists(layer_id=layer_id))
+        with self._observed("exists", layer_id):
+            return self._answer("exists", self._hooks.exists(layer_id=layer_id))
 
     def list_layers(self) -> Sequence[str]:
         """Return the IDs of all committed layers, in any order."""
-        return self._answer("list_layers", self._hooks.list_layers())
+        with self._observed("list_layers", ""):
+            return self._answer("list_layers", self._hooks.list_layers())
 
     def reclaim(self) -> int:
         """Delete what ``remove`` put aside and what dead processes left, private mounts included."""
@@ -210,11 +227,13 @@ class GraphDriver:
 
     def status(self) -> Sequence[tuple[str, str]]:
         """Return facts about the driver, its file system and this kernel, for people."""
-        return self._answer("status", self._hooks.status())
+        with self._observed("status", ""):
+            return self._answer("status", self._hooks.status())
 
     def metadata(self, layer_id: str) -> Sequence[tuple[str, str]]:
         """Return facts about one layer, for people."""
-        return self._answer("metadata", self._hooks.metadata(layer_id=layer_id))
+        with self._observed("metadata", layer_id):
+            return self._answer("metadata", self._hooks.metadata(layer_id=layer_id))
 
     def disk_usage(self, layer_id: str) -> DiskUsage:
         """Return what a layer occupies."""
@@ -223,12 +242,20 @@ class GraphDriver:
 
     def supports_shifting(self, idmap: IdMap) -> Shifting:
         """Say whether layers can be mounted under ``idmap``."""
-        return self._answer("supports_shifting", self._hooks.supports_shifting(idmap=idmap))
+        with self._observed("supports_shifting", ""):
+            return self._answer("supports_shifting", self._hooks.supports_shifting(idmap=idmap))
 
     def cleanup(self) -> None:
-        """Take down what the driver itself mounted at its home, and our own private mounts."""
+        """Take down what the driver itself mounted at its home, and our own private mounts, and close."""
         with self._observed("cleanup", ""):
             self._hooks.cleanup()
+            self._hooks.close()
+            self._private_area.close()
+
+    def close(self) -> None:
+        """Give up what this process has open at the home and for private mounts; the layers' mounts stay."""
+        with self._observed("close", ""):
+            self._hooks.close()
             self._private_area.close()
 
     # Content
@@ -312,7 +339,11 @@ def _manager_of(name: str, implementation: object, masked: frozenset[str]) -> pl
 
 
 class _MaskingManager(pluggy.PluginManager):
-    """A manager that does not see some of the driver's hook implementations."""
+    """A manager that does not see some of the driver's hook implementations.
+
+    Nor does it look for hooks among the special methods, which every object has two dozen of: pluggy looks
+    at each name so thoroughly that it shows in the time of a short command.
+    """
 
     def __init__(self, implementation: object, masked: frozenset[str]) -> None:
         super().__init__(PROJECT)
@@ -320,9 +351,14 @@ class _MaskingManager(pluggy.PluginManager):
         self._masked = masked
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        if plugin is self._driver and name in self._masked:
+        if name.startswith("__") or (plugin is self._driver and name in self._masked):
             return None
         return super().parse_hookimpl_opts(plugin, name)
+
+    def parse_hookspec_opts(
+        self, module_or_class: ModuleType | type, name: str
+    ) -> pluggy.HookspecOpts | None:
+        return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
 
 
 def _first_line_of(error: pluggy.PluginValidationError) -> str:

@@ -4,7 +4,8 @@
 
     HostspecError
     ├── InvalidRequest            what was asked for cannot be: names the thing and the way out
-    │   └── InvalidIdMap          a range is malformed, overlaps another or leaves 32 bits
+    │   ├── InvalidIdMap          a range is malformed, overlaps another or leaves 32 bits
+    │   └── SlowWayRefused        it would take a slow copy (files, bytes), which an option forbids
     ├── IdNotMapped               a file's owner is outside the ID map (path, kind, ID)
     ├── InvalidArchive            a layer tar is broken or truncated
     │   └── DigestMismatch        content is whole, but not the content that was promised
@@ -50,6 +51,7 @@ __all__ = [
     "LayerInUse",
     "OperationNotSupported",
     "PrerequisitesMissing",
+    "SlowWayRefused",
     "StoreCorrupt",
     "StoreReadOnly",
     "Unknown",
@@ -78,6 +80,20 @@ class InvalidRequest(HostspecError):
 
 class InvalidIdMap(InvalidRequest):
     """An ID map is malformed, overlaps itself or leaves the unsigned 32-bit range."""
+
+
+class SlowWayRefused(InvalidRequest):
+    """A container would take a copy for which the content of files has to be copied; nothing was made.
+
+    Attributes:
+        files: How many files, directories included.
+        size: How many bytes they hold.
+    """
+
+    def __init__(self, subject: str, reason: str, *, files: int, size: int) -> None:
+        self.files = files
+        self.size = size
+        super().__init__(subject, reason)
 
 
 class IdNotMapped(HostspecError):

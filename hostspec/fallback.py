@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
-from hostspec.errors import OperationNotSupported, failing
+from hostspec.errors import OperationNotSupported, Unknown, failing
 from hostspec.hookspecs import GraphDriverSpec, hookimpl
 from hostspec.idmap import IdMap
 from hostspec.values import (
@@ -27,6 +27,7 @@ from hostspec.values import (
     Shifted,
     Shifting,
     ShiftOptions,
+    TemplateCost,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     class Mounted(Protocol):
         """How the fallbacks get at a layer's tree: :meth:`hostspec.driver.GraphDriver.mounted`."""
 
-        def __call__(self, layer_id: str, *, read_only: bool = True) -> AbstractContextManager[str]: ...
+        def __call__(
+            self, layer_id: str, *, idmap: IdMap = ..., read_only: bool = True
+        ) -> AbstractContextManager[str]: ...
 
 
 __all__ = ["Fallback"]
@@ -66,6 +69,8 @@ class Fallback:
     ) -> IdMap:
         """Copy the template, mapping each file once, and leave nothing when that fails."""
         whole = self._hooks.capabilities().layers_are_whole
+        if whole and parent is not None and not self._hooks.exists(layer_id=parent.layer_id):
+            raise Unknown("layer", parent.layer_id)
         self._hooks.create(layer_id=layer_id, parent=None if whole else parent, options=options)
         try:
             if whole:
@@ -84,7 +89,7 @@ class Fallback:
         from hostspec.treecopy import copy_tree  # noqa: PLC0415
 
         with (
-            self._mounted(template.layer_id) as source,
+            self._shown(template) as source,
             self._mounted(layer_id, read_only=False) as target,
             failing(f"copy layer {template.layer_id} to {layer_id}"),
         ):
@@ -127,7 +132,7 @@ class Fallback:
         from hostspec.treecopy import copy_changes  # noqa: PLC0415
 
         with (
-            self._mounted(template.layer_id) as source,
+            self._shown(template) as source,
             self._mounted(layer_id, read_only=False) as target,
             failing(f"copy layer {template.layer_id} to {layer_id}"),
         ):
@@ -139,15 +144,14 @@ class Fallback:
         """Bring the template's own files by reflink, if both trees are plain directories that can."""
         if not self._home_has_reflinks:
             return False
-        from hostspec.kernel.filesystems import filesystem_name  # noqa: PLC0415
         from hostspec.ownership import IdShift  # noqa: PLC0415
         from hostspec.treecopy import copy_changes  # noqa: PLC0415
 
         with (
-            self._mounted(template.layer_id) as source,
+            self._shown(template) as source,
             self._mounted(layer_id, read_only=False) as target,
         ):
-            if {filesystem_name(source), filesystem_name(target)} != {filesystem_name(self._home)}:
+            if not self._are_plain_directories(source, target):
                 return False
             changes = self._hooks.changes(layer=template, parent=parent)
             with failing(f"copy layer {template.layer_id} to {layer_id}"):
@@ -155,11 +159,33 @@ class Fallback:
                 copy_changes(source, target, changes or (), shift=shift, progress=options.progress)
         return True
 
+    def _are_plain_directories(self, *trees: str) -> bool:
+        """Tell whether layers' trees lie on the home's own file system, so that they can share its blocks."""
+        from hostspec.kernel.mountinfo import filesystem_device  # noqa: PLC0415
+
+        return {filesystem_device(tree) for tree in trees} <= {filesystem_device(self._home)}
+
+    def template_cost(self, *, native: bool) -> TemplateCost:
+        """Say what a copy of a template costs; see :meth:`hostspec.driver.GraphDriver.template_cost`."""
+        capabilities = self._hooks.capabilities()
+        if native and not capabilities.template_copies_content:
+            return TemplateCost.METADATA
+        # Layers that are differences go through a tar here.
+        if not native and not capabilities.layers_are_whole:
+            return TemplateCost.CONTENT
+        with suppress(OSError):  # where no file can be made, nothing can be copied
+            if self._home_has_reflinks:
+                return TemplateCost.REFLINKS
+        return TemplateCost.CONTENT
+
     @cached_property
     def _home_has_reflinks(self) -> bool:
         from hostspec.kernel.reflink import supports_reflinks  # noqa: PLC0415
 
-        return supports_reflinks(self._home)
+        place = self._home
+        while not os.path.isdir(place):  # as it need not be before the first layer
+            place = os.path.dirname(place)
+        return supports_reflinks(place)
 
     # Content
 
@@ -172,8 +198,8 @@ class Fallback:
         from hostspec.archive.changes import compare_trees  # noqa: PLC0415
 
         with (
-            self._mounted(layer.layer_id) as new_root,
-            self._mounted_or_none(parent) as old_root,
+            self._shown(layer) as new_root,
+            self._shown(parent) if parent else nullcontext() as old_root,
             failing(f"compare layer {layer.layer_id} with its parent"),
         ):
             yield from compare_trees(
@@ -183,13 +209,9 @@ class Fallback:
                 old_map=parent.idmap if parent else IdMap(),
             )
 
-    @contextmanager
-    def _mounted_or_none(self, layer: LayerRef | None) -> Iterator[str | None]:
-        if layer is None:
-            yield None
-            return
-        with self._mounted(layer.layer_id) as path:
-            yield path
+    def _shown(self, layer: LayerRef) -> AbstractContextManager[str]:
+        """Give a layer's whole tree with one map throughout: that of its reference."""
+        return self._mounted(layer.layer_id, idmap=layer.idmap if layer.shifted else IdMap())
 
     @hookimpl(trylast=True)
     def diff(self, layer: LayerRef, parent: LayerRef | None) -> AbstractContextManager[BinaryIO]:
@@ -202,7 +224,7 @@ class Fallback:
 
         changes = self._hooks.changes(layer=layer, parent=parent) or ()
         with (
-            self._mounted(layer.layer_id) as root,
+            self._shown(layer) as root,
             failing(f"diff layer {layer.layer_id}"),
             pack(root, changes, idmap=layer.idmap) as stream,
         ):
@@ -213,7 +235,7 @@ class Fallback:
         """Add up the files that ``changes`` names, each inode once."""
         total = 0
         linked: set[int] = set()
-        with self._mounted(layer.layer_id) as root, failing(f"measure layer {layer.layer_id}"):
+        with self._shown(layer) as root, failing(f"measure layer {layer.layer_id}"):
             for change in self._hooks.changes(layer=layer, parent=parent) or ():
                 if change.kind is ChangeKind.DELETE:
                     continue
@@ -301,12 +323,11 @@ class Fallback:
             reason = f"files at {self._home} cannot share their blocks; xfs and btrfs can do that"
             raise OperationNotSupported(self._driver, "dedup", reason)
         from hostspec.directory_layers.deduplication import share_equal_files  # noqa: PLC0415
-        from hostspec.kernel.filesystems import filesystem_name  # noqa: PLC0415
 
         with ExitStack() as mounted:
             # Writable, as a read-only mount would be in the way of sharing too.
             trees = [mounted.enter_context(self._mounted(each, read_only=False)) for each in layer_ids]
-            if any(filesystem_name(tree) != filesystem_name(self._home) for tree in trees):
+            if not self._are_plain_directories(*trees):
                 raise OperationNotSupported(self._driver, "dedup", "its layers are no plain directories")
             with failing("dedup"):
                 return share_equal_files(trees, options.method)

@@ -161,11 +161,24 @@ class GraphDriverSpec:
         """
 
     @hookspec(firstresult=True)
+    def seal(self, layer_id: str) -> None:
+        """Do what takes long before ``commit``. Not needed where nothing does, or layers are not staged.
+
+        Called without a lock, once the layer is filled: an image is made, content is compressed or
+        measured. The layer stays staged. It shows what it showed, and can be looked at and removed,
+        but is not written to any more. Repeatable; where nobody has called it, ``commit`` does the work.
+
+        Raises:
+            Unknown: This process has staged no such layer.
+            DriverFailed: The operating system refused; the layer is still staged, and as it was.
+        """
+
+    @hookspec(firstresult=True)
     def commit(self, layer_id: str) -> None:
         """Make a staged layer visible, whole. Not needed where layers are not staged.
 
         Afterwards ``exists`` and ``list_layers`` show it, in this and every other process.
-        One short step (a rename), since the layer lock is held.
+        One short step (a rename), since the layer lock is held; the store has called ``seal`` before.
 
         Raises:
             Unknown: This process has staged no such layer.
@@ -212,7 +225,9 @@ class GraphDriverSpec:
         Without ``options.target``: the layer's one shared mount, at the driver's own place;
         repeating it returns the same path. With it: a mount of that caller alone, there; the
         layer's other mounts do not notice. A driver whose layers are plain directories may
-        return its own directory as the shared mount. Drivers keep no counts.
+        return its own directory as the shared mount, but for a shifted one. Drivers keep no counts.
+        With ``options.idmap`` the layer is shown shifted; what is written there is written by IDs
+        that this map gives, such as its root's.
 
         Args:
             layer_id: The layer, committed or staged by this process.
@@ -255,7 +270,18 @@ class GraphDriverSpec:
 
     @hookspec(firstresult=True)
     def cleanup(self) -> None:
-        """Take down what the driver itself mounted at its home. Nobody will call it again. Repeatable."""
+        """Take down what the driver itself mounted at its home. Nobody will call it again. Repeatable.
+
+        Not needed where the layers' mounts are all that there is. ``close`` is called after it.
+        """
+
+    @hookspec(firstresult=True)
+    def close(self) -> None:
+        """Give up what this process has open at the home. Not needed where nothing is kept open. Repeatable.
+
+        Locks, descriptors, layers that it was making; mounts stay. Called when a store is closed; whatever
+        is called later opens again what it needs.
+        """
 
     @hookspec(firstresult=True)
     def disk_usage(self, layer_id: str) -> DiskUsage | None:
@@ -274,9 +300,10 @@ class GraphDriverSpec:
         changed is a modification of it.
 
         Args:
-            layer: The layer.
-            parent: With which to compare, ``None`` for with nothing. A driver answers natively
-                only where ``parent`` is the layer's parent in the driver, and else declines.
+            layer: The layer, and the map that its files carry. With ``layer.shifted`` its own files alone
+                carry it: whoever looks at the whole tree mounts it under ``layer.idmap``.
+            parent: With which to compare, ``None`` for with nothing; as ``layer``. A driver answers
+                natively only where ``parent`` is the layer's parent in the driver, and else declines.
 
         Raises:
             Unknown: One of them is not known.
@@ -291,7 +318,7 @@ class GraphDriverSpec:
         on an unchanged layer give the same bytes.
 
         Args:
-            layer: The layer, and the map that its files carry.
+            layer: As for ``changes``.
             parent: As for ``changes``.
 
         Returns:
@@ -359,7 +386,11 @@ class GraphDriverSpec:
 
     @hookspec(firstresult=True)
     def supports_shifting(self, idmap: IdMap) -> Shifting | None:
-        """Say whether layers can be mounted under ``idmap``. May decline: they cannot."""
+        """Say whether layers can be mounted under ``idmap``. May decline: they cannot.
+
+        Asked for each container, so what takes long is tried once in a process. Where it is possible,
+        ``mount`` takes ``idmap`` for a layer whose files are unmapped.
+        """
 
     @hookspec(firstresult=True)
     def dedup(self, layer_ids: Sequence[str], options: DedupOptions) -> int | None:

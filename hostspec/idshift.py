@@ -19,7 +19,7 @@ from threading import Lock
 from hostspec.errors import IdNotMapped
 from hostspec.idmap import IdMap, IdRanges
 
-__all__ = ["ACL_NAMES", "CAPABILITY_NAME", "IdShift"]
+__all__ = ["ACL_NAMES", "CAPABILITY_NAME", "IdShift", "ids_in_xattr"]
 
 ACL_NAMES = frozenset({"system.posix_acl_access", "system.posix_acl_default"})
 """Extended attributes that hold a POSIX ACL."""
@@ -38,6 +38,23 @@ _CAPABILITY_REVISION_2 = 0x0200_0000
 _CAPABILITY_REVISION_3 = 0x0300_0000
 _CAPABILITY_3 = struct.Struct("<I16sI")  # magic and flags, two pairs of sets, root ID
 _CAPABILITY_2 = struct.Struct("<I16s")
+
+
+def ids_in_xattr(name: str, value: bytes) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the UIDs and the GIDs that an extended attribute carries; most carry none.
+
+    Capabilities that name no root ID are those of UID 0.
+    """
+    if name == CAPABILITY_NAME:
+        with_root_id = len(value) == _CAPABILITY_3.size
+        return frozenset({_CAPABILITY_3.unpack(value)[2] if with_root_id else 0}), frozenset()
+    if name not in ACL_NAMES or (len(value) - _ACL_HEADER.size) % _ACL_ENTRY.size:
+        return frozenset(), frozenset()
+    entries = list(_ACL_ENTRY.iter_unpack(value[_ACL_HEADER.size :]))
+    return (
+        frozenset(number for tag, _, number in entries if tag == _ACL_USER),
+        frozenset(number for tag, _, number in entries if tag == _ACL_GROUP),
+    )
 
 
 class IdShift:
@@ -67,6 +84,7 @@ class IdShift:
             old = new = IdMap()
         self._uids = _IdTable(old.uids, new.uids, "UID", squash=squash)
         self._gids = _IdTable(old.gids, new.gids, "GID", squash=squash)
+        self._owners: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
     def squashed(self) -> int:
@@ -84,7 +102,13 @@ class IdShift:
         Raises:
             IdNotMapped: A map does not cover one of them, and nothing is squashed.
         """
-        return self._uids.shift(uid, path), self._gids.shift(gid, path)
+        found = self._owners.get((uid, gid))
+        if found is None:
+            found = self._uids.shift(uid, path), self._gids.shift(gid, path)
+            # An ID that is squashed is counted each time.
+            if uid in self._uids and gid in self._gids:
+                self._owners[uid, gid] = found
+        return found
 
     def acl(self, value: bytes, path: str = "") -> bytes:
         """Return a POSIX ACL, as its extended attribute holds it, under the new map.
@@ -159,6 +183,10 @@ class _IdTable:
         self._outside: dict[int, int] = {}
         self._lock = Lock()
         self.squashed = 0
+
+    def __contains__(self, number: int) -> bool:
+        """Tell whether an ID has been looked up and is covered by both maps."""
+        return number in self._known
 
     def shift(self, number: int, path: str) -> int:
         found = self._known.get(number)

@@ -7,34 +7,20 @@ Only the driver that is opened is imported.
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from typing import NamedTuple, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Protocol, cast
 
 from hostspec.driver import GraphDriver
+from hostspec.entry_points import Announcement, announced
 from hostspec.errors import DriverBroken, DriverNotInstalled, HostspecError
 from hostspec.hookspecs import PROJECT
 from hostspec.observers import Observer
+from hostspec.observers.selection import chosen_observers
 
-__all__ = ["ENTRY_POINT_GROUP", "DriverFactory", "InstalledDriver", "installed_drivers", "open_driver"]
+__all__ = ["ENTRY_POINT_GROUP", "DriverFactory", "installed_drivers", "open_driver"]
 
 ENTRY_POINT_GROUP = f"{PROJECT}.drivers"
 """The entry-point group in which distributions announce drivers."""
-
-
-class InstalledDriver(NamedTuple):
-    """A driver that some installed distribution announces."""
-
-    name: str
-    """The driver's name."""
-    value: str
-    """Where its factory is: ``package.module:attribute``."""
-    distribution: str
-    """Name of the distribution that announces it."""
-    version: str
-    """Version of that distribution."""
 
 
 class DriverFactory(Protocol):
@@ -61,9 +47,9 @@ class DriverFactory(Protocol):
         """
 
 
-def installed_drivers() -> Sequence[InstalledDriver]:
+def installed_drivers() -> Sequence[Announcement]:
     """Return every installed driver, sorted by name, without importing any."""
-    return sorted(_announced())
+    return sorted(announced(ENTRY_POINT_GROUP))
 
 
 def open_driver(
@@ -85,7 +71,7 @@ def open_driver(
         options: Storage options for this driver, names without its prefix.
         read_only_homes: Homes in additional stores.
         masked: Hooks to treat as not implemented, so that the fallbacks do the work.
-        observers: Told of every operation.
+        observers: Told of every operation, beside those that the environment chooses.
 
     Raises:
         DriverNotInstalled: No distribution announces such a driver.
@@ -100,11 +86,18 @@ def open_driver(
         raise
     except Exception as error:
         raise DriverBroken(name, f"its factory failed: {type(error).__name__}: {error}") from error
-    return GraphDriver(name, implementation, home=home, run_root=run_root, masked=masked, observers=observers)
+    return GraphDriver(
+        name,
+        implementation,
+        home=home,
+        run_root=run_root,
+        masked=masked,
+        observers=(*observers, *chosen_observers()),
+    )
 
 
-def _find(name: str) -> InstalledDriver:
-    found = [each for each in _announced() if each.name == name]
+def _find(name: str) -> Announcement:
+    found = [each for each in announced(ENTRY_POINT_GROUP) if each.name == name]
     if not found:
         known = ", ".join(each.name for each in installed_drivers()) or "none"
         raise DriverNotInstalled(
@@ -116,12 +109,9 @@ def _find(name: str) -> InstalledDriver:
     return found[0]
 
 
-def _load(driver: InstalledDriver) -> DriverFactory:
-    module_name, _, attribute = driver.value.partition(":")
+def _load(driver: Announcement) -> DriverFactory:
     try:
-        target: object = import_module(module_name)
-        for part in attribute.split("."):
-            target = getattr(target, part)
+        target = driver.load()
     except Exception as error:
         raise DriverBroken(
             driver.name,
@@ -131,45 +121,3 @@ def _load(driver: InstalledDriver) -> DriverFactory:
     if not callable(target):
         raise DriverBroken(driver.name, f"{driver.value} is not callable")
     return cast(Callable[..., object], target)
-
-
-def _announced() -> Iterator[InstalledDriver]:
-    """Read the entry points of this group.
-
-    ``importlib.metadata`` gives the same, but importing it costs more than half of what a whole
-    ``hostspec layers`` may take, so the ``entry_points.txt`` files are read directly.
-    """
-    seen: set[str] = set()
-    for directory in dict.fromkeys(sys.path):
-        try:
-            names = os.listdir(directory or os.curdir)
-        except OSError:
-            continue
-        for name in sorted(names):
-            stem, dot, kind = name.rpartition(".")
-            if not dot or kind not in {"dist-info", "egg-info"}:
-                continue
-            distribution, _, version = stem.partition("-")
-            distribution = distribution.replace("_", "-")
-            # As for imports, the first of several copies on the path is the one that counts.
-            if distribution in seen:
-                continue
-            seen.add(distribution)
-            for key, value in _entry_points(os.path.join(directory, name, "entry_points.txt")):
-                yield InstalledDriver(key, value, distribution, version)
-
-
-def _entry_points(path: str) -> Iterator[tuple[str, str]]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except OSError:
-        return
-    inside = False
-    for line in lines:
-        text = line.strip()
-        if text.startswith("["):
-            inside = text == f"[{ENTRY_POINT_GROUP}]"
-        elif inside and text and not text.startswith(("#", ";")):
-            name, _, value = text.partition("=")
-            yield name.strip(), value.partition("[")[0].strip()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -166,7 +165,7 @@ class _Copying:
         self._shift = shift
         self._counting = Lock()
         self._linking = Lock()
-        self._first_names: dict[tuple[int, int], str] = {}
+        self._first_names: dict[tuple[int, int], _FirstName] = {}
         self._inodes = 0
         self._bytes_copied = 0
         self._bytes_reflinked = 0
@@ -185,9 +184,12 @@ class _Copying:
             first = self._first_names.get(inode)
             if first is None:
                 self._copy_inode(source, target, name, path, found)
-                self._first_names[inode] = path
-            else:
-                _link(self._target_root, first, target, name)
+                self._first_names[inode] = _FirstName(path, found.st_nlink - 1)
+                return
+            _link(self._target_root, first.path, target, name)
+            first.names_left -= 1
+            if first.names_left <= 0:
+                del self._first_names[inode]
 
     def _copy_inode(self, source: int, target: int, name: str, path: str, found: os.stat_result) -> None:
         if stat.S_ISREG(found.st_mode):
@@ -244,6 +246,16 @@ class _Copying:
                 self._bytes_reflinked += size
             else:
                 self._bytes_copied += size
+
+
+class _FirstName:
+    """The name by which an inode was copied, and how many others may follow."""
+
+    __slots__ = ("names_left", "path")
+
+    def __init__(self, path: str, names_left: int) -> None:
+        self.path = path
+        self.names_left = names_left
 
 
 class _CopiedDirectory:
@@ -326,7 +338,9 @@ def _remove_xattrs(file: int | str) -> None:
 
 def _remove(directory: int, name: str, found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
-        shutil.rmtree(name, dir_fd=directory)
+        from shutil import rmtree  # noqa: PLC0415 - loads compressors, and few copies meet a directory there
+
+        rmtree(name, dir_fd=directory)
     else:
         os.unlink(name, dir_fd=directory)
 

@@ -7,9 +7,8 @@ that layer (``/etc/passwd``), as :class:`str` with undecodable bytes kept by
 """
 
 # Named tuples and no data classes: every process that opens a driver imports this module, and it takes
-# five times as long to make a data class.
-
-from __future__ import annotations
+# five times as long to make a data class. Nor are annotations left as strings here, each of which would be
+# compiled.
 
 from collections.abc import Callable
 from enum import Enum
@@ -25,6 +24,7 @@ __all__ = [
     "CreateOptions",
     "DedupOptions",
     "DiskUsage",
+    "Extents",
     "LayerRef",
     "MountOptions",
     "Progress",
@@ -33,6 +33,7 @@ __all__ = [
     "Shifted",
     "Shifting",
     "StoredIds",
+    "TemplateCost",
 ]
 
 
@@ -58,6 +59,12 @@ class LayerRef(NamedTuple):
     """The layer's ID."""
     idmap: IdMap = IdMap()
     """Where its files' host IDs come from; ``IdMap()`` when they are unmapped."""
+    shifted: bool = False
+    """True when ``idmap`` holds for the layer's own files only, and what lies below them is unmapped.
+
+    So it is with what was written through a shifted mount whose driver stores mapped IDs
+    (:attr:`Shifting.stored`). The whole tree shows one map only when it is mounted under ``idmap``.
+    """
 
 
 class ChangeKind(Enum):
@@ -98,6 +105,8 @@ class Shifting(NamedTuple):
     """What makes it possible, or what is missing; for people."""
     stored: StoredIds = StoredIds.UNMAPPED
     """Which IDs reach the disk through such a mount."""
+    shared_with_go: bool = False
+    """True when containers/storage shifts such layers in the same way, so that podman mounts them too."""
 
 
 class Shifted(NamedTuple):
@@ -109,6 +118,15 @@ class Shifted(NamedTuple):
     """Bytes of file content that had to be copied for it."""
     squashed: int = 0
     """IDs outside the map that were replaced, where the caller allowed that."""
+
+
+class Extents(NamedTuple):
+    """Runs of bytes on the device of a file system."""
+
+    device: str
+    """The file system, by what tells it from all others of the machine."""
+    runs: tuple[tuple[int, int], ...]
+    """Where each run starts, and where the next byte after it is; in order, and none touches the next."""
 
 
 class DiskUsage(NamedTuple):
@@ -124,6 +142,27 @@ class DiskUsage(NamedTuple):
     """The quota in bytes, or ``None`` for no limit."""
     limit_inodes: int | None = None
     """The quota in inodes, or ``None`` for no limit."""
+    project: int | None = None
+    """The project to which the layer alone belongs, which the kernel's warnings name, or ``None``."""
+    shared_extents: Extents | None = None
+    """Where the shared bytes lie, from which can be told what several layers have in common and what removing
+    all of them would free; ``None`` where the driver does not tell."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is any limit."""
+        return self.limit_bytes is not None or self.limit_inodes is not None
+
+
+class TemplateCost(Enum):
+    """What a copy of a template under another map costs for each file."""
+
+    METADATA = "metadata"
+    """A change of owner."""
+    REFLINKS = "reflinks"
+    """A new file that shares the blocks of the old one."""
+    CONTENT = "content"
+    """A new file, to which every byte is copied."""
 
 
 class Capabilities(NamedTuple):
@@ -148,6 +187,11 @@ class Capabilities(NamedTuple):
     """``create`` honours ``CreateOptions.inodes`` here and now."""
     max_depth: int | None = None
     """How many layers one chain may have, or ``None`` for any number."""
+    shared_depth: int | None = None
+    """How many layers an image may have for other programs on its store to mount it; ``None``: any number."""
+    template_copies_content: bool = False
+    """A copy of a template under another map takes each file's content along, not only its metadata: by
+    reflink where the home's file system has them, else by copying, which is slow."""
 
 
 class CreateOptions(NamedTuple):
@@ -156,7 +200,11 @@ class CreateOptions(NamedTuple):
     idmap: IdMap = IdMap()
     """``create``: owner of an empty layer's root. ``create_from_template``: the wanted map."""
     read_only: bool = False
-    """True for an image layer, false for a container's; a driver may ignore it."""
+    """True for an image's layer, false for a container's.
+
+    From ``commit`` on nobody need be able to write to an image's layer: its mounts may be read-only
+    whatever is asked for, and ``apply_diff`` and ``update_idmap`` may refuse. A driver may ignore it.
+    """
     size: int | None = None
     """Limit in bytes, or ``None``: of its own content or, where it shares blocks, of all that it shows."""
     inodes: int | None = None

@@ -7,7 +7,7 @@ A machine that cannot make one skips the test, or fails it where ``HOSTSPEC_REQU
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,12 +16,17 @@ import pytest
 
 from hostspec.kernel.filesystems import filesystem_name
 from hostspec.kernel.loop import loop_filesystem
-from hostspec.kernel.mountinfo import mount_points
-from hostspec.kernel.mounts import unmount
+from hostspec.kernel.mounts import unmount_all
+from hostspec.testing.isolation import fresh_directory
 from hostspec.testing.requirements import require_or_skip
 
 # Sparse, so only what tests write is used; and large enough for some copies of a root file system.
 _SIZE_BYTES = 4 << 30
+
+_WITH_PROJECT_QUOTAS = {
+    "xfs": ("mkfs.xfs", "-q", "-f", "-K"),
+    "ext4": ("mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "nodiscard,quotatype=prjquota"),
+}
 
 
 @contextmanager
@@ -44,22 +49,6 @@ def _scratch(kind: str) -> Iterator[str]:
         except OSError as refusal:
             require_or_skip(kind, f"no scratch file system here: {refusal}")
         yield mount_point
-
-
-@contextmanager
-def _fresh_directory(parent: str) -> Iterator[str]:
-    """Give an empty directory; unmount and delete what is in it afterwards."""
-    directory = tempfile.mkdtemp(dir=parent)
-    # A store's root is entered by mapped users.
-    os.chmod(directory, 0o755)
-    try:
-        yield directory
-    finally:
-        # Before deleting: else what a failed test left mounted would be deleted through its mount.
-        for mount_point in mount_points(directory):
-            unmount(mount_point, lazy=True)
-        # Best effort: a read-only subvolume may stay until the whole file system goes.
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -85,19 +74,38 @@ def _ext4() -> Iterator[str]:
 @pytest.fixture
 def xfs_directory(_xfs: str) -> Iterator[str]:
     """An empty directory on XFS, with reflinks."""
-    with _fresh_directory(_xfs) as directory:
+    with fresh_directory(_xfs) as directory:
         yield directory
 
 
 @pytest.fixture
 def btrfs_directory(_btrfs: str) -> Iterator[str]:
     """An empty directory on btrfs."""
-    with _fresh_directory(_btrfs) as directory:
+    with fresh_directory(_btrfs) as directory:
         yield directory
 
 
 @pytest.fixture
 def ext4_directory(_ext4: str) -> Iterator[str]:
     """An empty directory on ext4, which has no reflinks."""
-    with _fresh_directory(_ext4) as directory:
+    with fresh_directory(_ext4) as directory:
         yield directory
+
+
+@pytest.fixture(params=["xfs", "ext4"])
+def project_quota_directory(request: pytest.FixtureRequest, ext4_directory: str) -> Iterator[str]:
+    """An empty file system that enforces project quotas, of each kind in turn, where the kernel has them."""
+    if os.geteuid() != 0:
+        require_or_skip("project-quotas", "only root can mount a scratch file system")
+    image, place = f"{ext4_directory}/image", f"{ext4_directory}/mounted"
+    os.mkdir(place)
+    with open(image, "wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run([*_WITH_PROJECT_QUOTAS[request.param], image], check=True, capture_output=True)
+    command = ["mount", "-t", request.param, "-o", "loop,prjquota", image, place]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        reason = f"{request.param} cannot be mounted with prjquota, which this kernel may lack"
+        require_or_skip("project-quotas", reason)
+    yield place
+    unmount_all(place)

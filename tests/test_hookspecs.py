@@ -16,7 +16,7 @@ from hostspec.hookspecs import PROJECT, REQUIRED_HOOKS, GraphDriverSpec
 HOOKS: dict[str, Callable[..., Any]] = {
     name: hook for name, hook in vars(GraphDriverSpec).items() if not name.startswith("_")
 }
-WITHOUT_ANSWER = {"create", "remove", "commit", "unmount", "cleanup"}
+WITHOUT_ANSWER = {"create", "remove", "seal", "commit", "unmount", "cleanup", "close"}
 every_hook = pytest.mark.parametrize("name", sorted(HOOKS))
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hostspec.errors import IdNotMapped
 from hostspec.idmap import ID_LIMIT, IdMap
+from hostspec.idshift import ids_in_xattr
 from hostspec.kernel.mounts import bind, mount, unmount
 from hostspec.ownership import IdShift, shift_tree
 from hostspec.values import Progress
@@ -130,6 +131,16 @@ def test_acl_entries_squashed_into_one_grant_only_what_all_of_them_granted() -> 
     single = IdMap([(0, 1_000, 1)], [(0, 1_000, 1)])
     before = acl({5: 6, 6: 4, 7: 7}, {8: 1, 9: 2})
     assert IdShift(NO_MAP, single, squash=True).acl(before) == acl({1_000: 4}, {1_000: 0})
+
+
+def test_the_ids_in_an_attribute_are_those_that_a_map_would_change() -> None:
+    name = "system.posix_acl_access"
+    nothing = frozenset[int]()
+    acl_ids = ids_in_xattr(name, acl(users={5: 6, 7: 4}, groups={9: 4}))
+    assert acl_ids == (frozenset({5, 7}), frozenset({9}))
+    assert ids_in_xattr("security.capability", capability(11)) == (frozenset({11}), nothing)
+    assert ids_in_xattr("security.capability", capability(None)) == (frozenset({0}), nothing)
+    assert ids_in_xattr("user.some", b"value") == ids_in_xattr(name, b"short") == (nothing, nothing)
 
 
 def test_an_unmapped_id_in_an_acl_is_an_error_that_names_the_path() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hostspec.entry_points import Announcement
 from hostspec.errors import DriverBroken, DriverNotInstalled, InvalidRequest, PrerequisitesMissing
-from hostspec.plugins import ENTRY_POINT_GROUP, InstalledDriver, installed_drivers, open_driver
+from hostspec.plugins import ENTRY_POINT_GROUP, installed_drivers, open_driver
 
 MINIMAL = Path(__file__).parent / "testing" / "minimal_driver" / "hostspec_minimal.py"
 
@@ -49,7 +50,7 @@ def opened_by_name(name: str, directory: Path, **arguments: object) -> object:
 def test_an_installed_driver_is_found_with_its_distribution(install: Install) -> None:
     install("odd", "", version="3.4")
 
-    assert InstalledDriver("odd", "driver_odd:make", "hostspec-odd", "3.4") in installed_drivers()
+    assert Announcement("odd", "driver_odd:make", "hostspec-odd", "3.4") in installed_drivers()
 
 
 def test_finding_drivers_agrees_with_the_standard_library(install: Install) -> None:

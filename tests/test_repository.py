@@ -56,7 +56,7 @@ IN_HOSTSPEC = {
 
 # Written apart, so that this file does not name what it forbids.
 FORBIDDEN = {
-    "an issue's number": re.compile(r"(?<![\w&])#\d+\b(?!\s*[;{])"),
+    "an issue's number": re.compile(r"""(?<![\w&"':])#\d+\b(?!\s*[;{}])"""),  # and no colour
     "a path of one machine": re.compile(r"""(?:^|[\s"'`(=:])/""" + "work/"),
     "a path outside the repository": re.compile(r"\.\./" + "shared"),
     "a package index": re.compile(

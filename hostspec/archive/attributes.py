@@ -13,15 +13,12 @@ from collections.abc import Iterable
 
 from hostspec.archive.log import log
 from hostspec.archive.member import Member
-from hostspec.archive.whiteouts import is_carried_xattr
+from hostspec.archive.whiteouts import OVERRIDE_XATTR, is_carried_xattr
 from hostspec.errors import InvalidArchive
 from hostspec.idmap import ID_LIMIT, IdMap
 from hostspec.idshift import IdShift
 
 __all__ = ["Attributes", "override_value"]
-
-OVERRIDE_XATTR = "user.containers.override_stat"
-"""Where fuse-overlayfs and the Go library look for owner and mode under ``force_mask``."""
 
 _MAX_OWNERS_KEPT = 4096
 _NO_XATTRS: tuple[tuple[str, bytes], ...] = ()

@@ -25,7 +25,15 @@ class Extensions:
     the archive, or until others replace them (POSIX.1-2017, pax).
     """
 
-    __slots__ = ("_global", "_long_link", "_long_name", "_size", "records", "sparse_pairs")
+    __slots__ = (
+        "_global",
+        "_long_link",
+        "_long_name",
+        "_size",
+        "have_sparse_map",
+        "records",
+        "sparse_pairs",
+    )
 
     def __init__(self) -> None:
         """Start without any."""
@@ -34,6 +42,8 @@ class Extensions:
         """Records for the next member."""
         self.sparse_pairs: list[bytes] = []
         """Values of the records that version 0.0 of sparse files repeats."""
+        self.have_sparse_map = False
+        """Whether the records speak of a sparse file."""
         self._long_name: bytes | None = None
         self._long_link: bytes | None = None
         self._size = 0
@@ -49,16 +59,12 @@ class Extensions:
         names = (self._long_name, self._long_link)
         return bool(self.records or self.sparse_pairs) or any(name is not None for name in names)
 
-    @property
-    def have_sparse_map(self) -> bool:
-        """Whether the records speak of a sparse file."""
-        return bool(self.sparse_pairs) or any(map(is_map_key, self.records))
-
     def forget(self) -> None:
         """Let go of what was for one member."""
         if self._size:
             self.records = {}
             self.sparse_pairs = []
+            self.have_sparse_map = False
             self._long_name = self._long_link = None
             self._size = 0
 
@@ -81,10 +87,12 @@ class Extensions:
                 raise InvalidArchive("there are too many global extended headers")
         else:
             for key, value in parse_records(data):
-                if is_pair_key(key):
-                    self.sparse_pairs.append(value)
-                else:
-                    self.records[key] = value
+                if is_map_key(key):
+                    self.have_sparse_map = True
+                    if is_pair_key(key):
+                        self.sparse_pairs.append(value)
+                        continue
+                self.records[key] = value
 
     def apply(self, member: Member) -> None:
         """Change a member into what is said of it.

@@ -14,10 +14,9 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from hostspec.archive.whiteouts import WhiteoutForm, is_whiteout_device
+from hostspec.treewalk import open_directory
 
 __all__ = ["MergedDirectory", "NotNative", "read_xattr"]
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotNative(Exception):
@@ -37,16 +36,12 @@ class MergedDirectory:
     """One directory in all layers that contribute to it, topmost first."""
 
     def __init__(self, fds: Sequence[int], form: WhiteoutForm) -> None:
-        """Take over descriptors of the directory in its layers.
-
-        Raises:
-            NotNative: One of them was renamed by overlayfs.
-        """
+        """Take over descriptors of the directory in its layers."""
         self._prefix = form.xattr_prefix
         self._form = form
         self.fds: list[int] = list(fds)
         """Descriptors, one for each layer that has it."""
-        self._marks_by_xattr = [self._opaque(fd) == b"x" for fd in self.fds]
+        self._marks_by_xattr = [_opaque(fd, self._prefix) == b"x" for fd in self.fds]
 
     @classmethod
     def of(cls, roots: Iterable[str], form: WhiteoutForm) -> MergedDirectory:
@@ -62,8 +57,8 @@ class MergedDirectory:
         fds: list[int] = []
         try:
             for root in roots:
-                fds.append(os.open(root, _DIRECTORY))
-                if read_xattr(fds[-1], form.xattr_prefix + "opaque") == b"y":
+                fds.append(open_directory(root))
+                if _opaque(fds[-1], form.xattr_prefix) == b"y":
                     break
             return cls(fds, form)
         except BaseException:
@@ -104,16 +99,15 @@ class MergedDirectory:
         """
         fds: list[int] = []
         try:
-            for level, fd in enumerate(self.fds):
+            for fd in self.fds:
                 try:
-                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    fds.append(open_directory(name, parent=fd))
                 except FileNotFoundError:
                     continue
-                if not stat.S_ISDIR(status.st_mode):
+                except NotADirectoryError:
                     break
-                fds.append(os.open(name, _DIRECTORY, dir_fd=self.fds[level]))
                 self._refuse_redirected(fds[-1], name)
-                if self._opaque(fds[-1]) == b"y":
+                if _opaque(fds[-1], self._prefix) == b"y":
                     break
             return MergedDirectory(fds, self._form) if fds else None
         except BaseException:
@@ -156,11 +150,8 @@ class MergedDirectory:
         return read_xattr(path, self._prefix + "whiteout") is not None
 
     def _refuse_redirected(self, fd: int, name: str) -> None:
-        if read_xattr(fd, self._prefix + "redirect") is not None:
+        if self._prefix + "redirect" in _xattr_names(fd):
             raise NotNative(f"{name}: was renamed by overlayfs (redirect_dir)")
-
-    def _opaque(self, fd: int) -> bytes | None:
-        return read_xattr(fd, self._prefix + "opaque")
 
 
 def read_xattr(target: int | str, name: str) -> bytes | None:
@@ -171,6 +162,19 @@ def read_xattr(target: int | str, name: str) -> bytes | None:
         return os.getxattr(target, name, follow_symlinks=False)
     except OSError:
         return None
+
+
+def _opaque(fd: int, prefix: str) -> bytes | None:
+    # Hardly any directory is, and to list no names costs less than the error about a missing one.
+    name = prefix + "opaque"
+    return read_xattr(fd, name) if name in _xattr_names(fd) else None
+
+
+def _xattr_names(fd: int) -> Sequence[str]:
+    try:
+        return os.listxattr(fd)
+    except OSError:
+        return ()
 
 
 def _close(fds: Iterable[int]) -> None:

@@ -145,7 +145,7 @@ class _Tree:
             self._root = os.open(root, _DIRECTORY)
         except OSError as error:
             raise DriverFailed(f"open {root}", error) from error
-        self._path = ""
+        self._path = b""
         self._directory = -1
 
     def close(self) -> None:
@@ -172,12 +172,12 @@ class _Tree:
         if not _fits(status, file):
             raise _changed(file)
 
-    def _find(self, file: File) -> str:
+    def _find(self, file: File) -> bytes:
         """Open the directory that a file is in; return its name there."""
-        path, _, name = os.fsdecode(place_in_tree(file.name)).rpartition("/")
+        path, _, name = place_in_tree(file.name).rpartition(b"/")
         if self._directory < 0 or path != self._path:
             self._leave()
-            self._directory = open_in_root(self._root, path or ".", _DIRECTORY)
+            self._directory = open_in_root(self._root, os.fsdecode(path) or ".", _DIRECTORY)
             self._path = path
         return name
 

@@ -124,7 +124,7 @@ class TarReader:
         size = number(block[_SIZE], "size")
         if not 0 <= size <= MAX_EXTENSION:
             raise InvalidArchive(f"an extended header has {size} bytes; at most {MAX_EXTENSION} are allowed")
-        data = b"".join(bytes(piece) for piece in self._source.contents(size))
+        data = self._stored_bytes(size)
         self._source.skip_padding(size)
         return data
 
@@ -206,4 +206,10 @@ class TarReader:
         if self._left < size:
             raise InvalidArchive("its sparse map does not end")
         self._left -= size
-        return b"".join(bytes(piece) for piece in self._source.contents(size))
+        return self._stored_bytes(size)
+
+    def _stored_bytes(self, size: int) -> bytes:
+        first = bytes(self._source.content(size)) if size else b""
+        if len(first) == size:  # as good as always
+            return first
+        return first + b"".join(bytes(piece) for piece in self._source.contents(size - len(first)))

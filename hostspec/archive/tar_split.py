@@ -12,7 +12,7 @@ vbatts/tar-split writes and reads them (tar/asm, tar/storage; verified with cont
 from __future__ import annotations
 
 import json
-from binascii import a2b_base64, b2a_base64
+import re
 from collections.abc import Iterator
 from io import BufferedReader
 from json.encoder import encode_basestring_ascii
@@ -21,8 +21,10 @@ from typing import BinaryIO, NamedTuple
 
 from fastcrc.crc64 import go_iso
 from isal import isal_zlib
+from pybase64 import b64decode, b64encode
 
 from hostspec.archive.compression import decompressed
+from hostspec.archive.content_places import ContentPlaces
 from hostspec.archive.member import Member
 from hostspec.errors import InvalidArchive
 
@@ -37,6 +39,11 @@ MAX_EMBEDDED = 64 << 20
 _SEGMENT_TYPE = 2
 _FILE_TYPE = 1
 _SEGMENT_START = b'{"type":2,"payload":"'
+# Nearly all lines of files are like this; the others are read as the JSON that they are.
+_FILE_LINE = re.compile(
+    rb'\{"type":1,"name":"([^"\\\x00-\x1f\x7f-\xff]+)","size":([1-9][0-9]{0,17}),'
+    rb'"payload":"([A-Za-z0-9+/]{11}=)","position":[0-9]+\}\n'
+)
 _MAX_SEGMENT = 1 << 20
 _MAX_LINE = 256 << 20  # older versions of the Go library write all that follows the last member in one
 _BATCH = 1 << 16
@@ -88,7 +95,7 @@ class TarSplitWriter:
         self._segment = bytearray()
         self._file: Member | None = None
         self._crc = 0
-        self._has_content: dict[int, bool] = {}
+        self._places = ContentPlaces()
         self._embedded = 0
         self.gave_up: str | None = None
         """Why there will be no tar-split file, or ``None``."""
@@ -134,22 +141,21 @@ class TarSplitWriter:
         """Write nothing more."""
         self.gave_up = self.gave_up or reason
         self._file = None
-        self._has_content.clear()
+        self._places.clear()
 
     def _lies_in_a_file(self, member: Member) -> bool:
         """Tell whether there will be a file with this content, or none is needed."""
         name = member.name
-        # The hash takes the place of the name, of which there can be many: at worst, two names that
-        # are taken for one cost a segment, or the tar-split file.
-        key = hash(place_in_tree(name))
-        before = self._has_content.get(key)
+        # At worst, two places that are taken for one cost a segment, or the tar-split file.
+        place = place_in_tree(name)
+        before = self._places.get(place)
         if before:
             self.give_up(f"{member.text!r} is in the tar twice")
             return False
         if before is None and (not member.stored or (member.sparse is None and b".wh." not in name)):
-            self._has_content[key] = member.stored > 0
+            self._places.note(place, has_content=member.stored > 0)
             return True
-        self._has_content[key] = False
+        self._places.note(place, has_content=False)
         self._embedded += member.stored
         if self._embedded > MAX_EMBEDDED:
             self.give_up(f"more than {MAX_EMBEDDED} bytes lie in no file")
@@ -215,6 +221,13 @@ def _entry(line: bytes) -> Segment | File | None:
     if line.startswith(_SEGMENT_START):  # all segments do, and base64 ends before the next quote
         start = len(_SEGMENT_START)
         return Segment(_from_base64(line[start : line.index(b'"', start)]))
+    if usual := _FILE_LINE.fullmatch(line):
+        text, digits, crc = usual.groups()
+        return File(text, int(digits), _from_base64(crc))
+    return _unusual_entry(line)
+
+
+def _unusual_entry(line: bytes) -> Segment | File | None:
     fields = json.loads(line)
     kind, payload, size = fields["type"], fields["payload"] or "", fields.get("size", 0)
     if kind == _SEGMENT_TYPE:
@@ -240,8 +253,8 @@ def _named(name: bytes) -> bytes:
 
 
 def _from_base64(text: bytes | str) -> bytes:
-    return a2b_base64(text, strict_mode=True)
+    return b64decode(text, validate=True)
 
 
 def _base64(data: bytes | bytearray) -> bytes:
-    return b2a_base64(data, newline=False)
+    return b64encode(data)

@@ -19,6 +19,7 @@ from enum import Enum
 __all__ = [
     "AUFS_PREFIX",
     "OPAQUE_MARKER",
+    "OVERRIDE_XATTR",
     "WHITEOUT_PREFIX",
     "WhiteoutForm",
     "is_carried_xattr",
@@ -34,8 +35,11 @@ AUFS_PREFIX = ".wh..wh."
 OPAQUE_MARKER = ".wh..wh..opq"
 """A member of that name empties its directory of what the layers below have there."""
 
-OVERLAY_XATTR_PREFIXES = ("trusted.overlay.", "user.overlay.")
-"""Extended attributes by which overlayfs is steered; an image may neither set nor carry them."""
+OVERRIDE_XATTR = "user.containers.override_stat"
+"""Where fuse-overlayfs and the Go library look for owner and mode under ``force_mask``."""
+
+OVERLAY_XATTR_PREFIXES = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", OVERRIDE_XATTR)
+"""Extended attributes that steer overlayfs or fuse-overlayfs; an image may neither set nor carry them."""
 
 _CARRIED_PREFIXES = ("user.", "security.", "trusted.", "system.posix_acl_")
 _MACHINE_BOUND = frozenset(

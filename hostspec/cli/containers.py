@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, cast, get_args
 from hostspec.cli.context import Context, idmap_of
 from hostspec.cli.described import container_json, container_lines, created_lines
 from hostspec.cli.grammar import Arguments, UsageError
-from hostspec.cli.objects import each_of, given_metadata
+from hostspec.cli.objects import delete_each, each_of, given_metadata
 from hostspec.cli.render import print_json, progress_bar
+from hostspec.cli.warnings import warnings_shown
 
 if TYPE_CHECKING:  # listing containers needs none of what makes them
-    from hostspec.store.mapped import Strategy
+    from hostspec.store.policy import Strategy
 
-__all__ = ["container", "containers", "create_container", "delete_container"]
+__all__ = ["container", "containers", "create_container", "delete_container", "strategy_of"]
 
 
 def create_container(context: Context, arguments: Arguments) -> None:
-    """Make a container, whose image's files are shown under its ID map."""
+    """Make a container, whose image's files are shown under its ID map, or say how it would be made."""
     image = arguments.positionals[0] or None
-    with progress_bar("mapping") as progress:
+    if arguments.given("explain"):
+        from hostspec.cli.explaining import print_choice  # noqa: PLC0415 - only for this
+
+        print_choice(context.store, image, idmap_of(arguments), strategy_of(arguments), arguments)
+        return
+    with warnings_shown(), progress_bar("mapping") as progress:
         made = context.store.create_container(
             image,
             container_id=arguments.one("id"),
@@ -27,7 +33,7 @@ def create_container(context: Context, arguments: Arguments) -> None:
             idmap=idmap_of(arguments),
             metadata=given_metadata(arguments) or "",
             volatile=arguments.given("volatile"),
-            strategy=_strategy(arguments),
+            strategy=strategy_of(arguments),
             squash=context.squash,
             progress=progress,
         )
@@ -37,15 +43,17 @@ def create_container(context: Context, arguments: Arguments) -> None:
         print("\n".join(created_lines(made.id, made.names)))
 
 
-def _strategy(arguments: Arguments) -> Strategy:
-    """Return how the map is to be made.
+def strategy_of(arguments: Arguments) -> Strategy | None:
+    """Return how the map is to be made, or ``None`` where that is left to the store's options.
 
     Raises:
         UsageError: There is no such way.
     """
-    from hostspec.store.mapped import Strategy  # noqa: PLC0415 - making a container needs it anyway
+    given = arguments.one("idmap-strategy")
+    if given is None:
+        return None
+    from hostspec.store.policy import Strategy  # noqa: PLC0415 - listing containers does not need it
 
-    given = arguments.one("idmap-strategy") or "auto"
     for strategy in get_args(Strategy):
         if given == strategy:
             return cast(Strategy, strategy)
@@ -84,6 +92,6 @@ def container(context: Context, arguments: Arguments) -> int:
     return code
 
 
-def delete_container(context: Context, arguments: Arguments) -> None:
-    """Delete a container and its layer."""
-    context.store.delete_container(arguments.positionals[0])
+def delete_container(context: Context, arguments: Arguments) -> int:
+    """Delete containers and their layers."""
+    return delete_each(arguments, context.store.delete_container)

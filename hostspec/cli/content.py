@@ -16,9 +16,12 @@ from hostspec.cli.grammar import Arguments, UsageError
 from hostspec.cli.objects import input_stream
 from hostspec.cli.render import print_json
 from hostspec.errors import InvalidRequest
+from hostspec.values import ChangeKind
 
 __all__ = ["apply_diff", "changes", "diff", "diff_size"]
 
+KIND_NUMBERS = {ChangeKind.MODIFY: 0, ChangeKind.ADD: 1, ChangeKind.DELETE: 2}
+"""How the peer writes kinds in JSON (pkg/archive/changes.go)."""
 COPY_SIZE = 1 << 17  # larger buffers are new memory for each read, and cost more than they save
 
 
@@ -26,7 +29,8 @@ def changes(context: Context, arguments: Arguments) -> None:
     """List what differs from the parent, or from another layer."""
     found = context.store.changes(arguments.positionals[0], arguments.positional(1))
     if arguments.given("json"):
-        print_json([{"Path": each.path, "Kind": each.kind.value} for each in found])
+        # As the peer writes a list without elements.
+        print_json([{"Path": each.path, "Kind": KIND_NUMBERS[each.kind]} for each in found] or None)
         return
     for each in found:
         print(f"{each.kind.value} {quoted(each.path)}")
@@ -86,9 +90,9 @@ def _compression(arguments: Arguments, own: int) -> Compression:
 @contextmanager
 def _output(arguments: Arguments) -> Iterator[BinaryIO]:
     path = arguments.one("file")
-    if path is None and os.isatty(sys.stdout.fileno()):
+    if not path and os.isatty(sys.stdout.fileno()):
         raise UsageError("diff", "will not write a tar to a terminal; use --file, or a pipe")
-    if path is None:
+    if not path:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return

@@ -99,7 +99,17 @@ class Context:
                 observers=self._observers(),
             )
             self._tell_what_is_unknown()
+            self._clean_up_after_the_dead(self._store)
         return self._store
+
+    @staticmethod
+    def _clean_up_after_the_dead(store: Store) -> None:
+        """End what was run by processes that have died; the directories are there where anything ever ran."""
+        notes = os.path.join(store.root, f"{store.driver_name}-layers", "hostspec", "runs")
+        if os.path.isdir(os.path.join(store.run_root, "hostspec-run")) or os.path.isdir(notes):
+            from hostspec.run.recovery import clean_up  # noqa: PLC0415 - most stores never run anything
+
+            clean_up(store)
 
     def report_damage(self, kind: str) -> int:
         """Say which records of a kind were left out of a list because they cannot be understood.
@@ -112,6 +122,22 @@ class Context:
             print(f"hostspec: {each}", file=sys.stderr)
         return 1 if damage else 0
 
+    def tell_of_depth(self, *tops: str | None, anywhere: bool = False, store: Store | None = None) -> None:
+        """Say on standard error which of these layers stand on more than other programs can mount.
+
+        Args:
+            tops: IDs of layers.
+            anywhere: Also to a script; without, only on a terminal or with ``--debug``, because commands that
+                the peer has write nothing there when they succeed.
+            store: Where the layers are, if it is another one.
+        """
+        if not (anywhere or self._arguments.given("debug") or os.isatty(sys.stderr.fileno())):
+            return
+        for top in dict.fromkeys(tops):
+            problem = (store or self.store).too_deep_for_others(top) if top else None
+            if problem:
+                print(f"hostspec: {problem}", file=sys.stderr)
+
     def _names_store(self) -> bool:
         return any(self._arguments.every(key) for key in ("graph", "run", "storage-driver", "storage-opt"))
 
@@ -119,8 +145,8 @@ class Context:
         configuration = self._store.configuration if self._store is not None else None
         if configuration is None or not self._arguments.given("debug"):
             return
-        for key in configuration.unknown:
-            print(f"hostspec: {' with '.join(configuration.files)}: {key} is not known", file=sys.stderr)
+        for each in configuration.unknown:
+            print(f"hostspec: {each.source}: {each.key} is not known", file=sys.stderr)
 
     def _check_driver(self) -> None:
         """Refuse a driver that is not installed, which a command that only lists records would never open."""
@@ -137,9 +163,9 @@ class Context:
     def _observers(self) -> Sequence[Observer]:
         if not self._arguments.given("debug"):
             return ()
-        from hostspec.cli.tracing import StderrTrace  # noqa: PLC0415 - only for --debug
+        from hostspec.cli.tracing import log_to_stderr  # noqa: PLC0415 - only for --debug
 
-        return (StderrTrace(),)
+        return (log_to_stderr(),)
 
 
 def idmap_of(arguments: Arguments) -> IdMap | None:
@@ -152,7 +178,7 @@ def idmap_of(arguments: Arguments) -> IdMap | None:
         InvalidIdMap: A range is malformed, or they contradict each other.
         UsageError: A half is given and also said not to be mapped.
     """
-    uids, gids = arguments.every("uidmap"), arguments.every("gidmap")
+    uids, gids = (tuple(filter(None, arguments.every(flag))) for flag in ("uidmap", "gidmap"))
     for kind, ranges in (("uid", uids), ("gid", gids)):
         if ranges and arguments.given(f"host{kind}map"):
             raise UsageError(f"--host{kind}map", f"contradicts --{kind}map")

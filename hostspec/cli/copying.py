@@ -89,6 +89,8 @@ def _owner(given: str | None) -> tuple[int, int] | None:
 def _place(store: Store, given: str) -> Iterator[Place]:
     """Open one side; a layer is mounted for the time of the ``with`` block."""
     reference, colon, path = given.partition(":")
+    if not given:
+        raise UsageError("copy", "an empty path is none")
     if not colon:
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -83,7 +83,7 @@ def _get(context: Context, record: Layer | Image | Container, key: str, argument
         print_error(f'locating item named "{key}" of "{record.id}": file does not exist')
         return 1
     path = arguments.one("file")
-    if path is None:
+    if not path:
         sys.stdout.buffer.write(content)
         return 0
     try:

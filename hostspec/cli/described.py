@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from hostspec.idmap import IdMap, IdRanges
 from hostspec.store import Container, Image, Layer
+from hostspec.store.record_json import Json, container_to_json, image_to_json, layer_to_json
 
 __all__ = [
     "container_json",
@@ -15,6 +16,7 @@ __all__ = [
     "image_json",
     "image_lines",
     "layer_json",
+    "ranges_json",
 ]
 
 
@@ -51,75 +53,21 @@ def idmap_lines(idmap: IdMap) -> list[str]:
     ]
 
 
-def layer_json(layer: Layer) -> dict[str, object]:
-    """Describe a layer for a script."""
-    return _given(
-        {
-            "id": layer.id,
-            "names": layer.names,
-            "parent": layer.parent,
-            "metadata": layer.metadata,
-            "mountlabel": layer.mount_label,
-            "created": layer.created,
-            "compressed-diff-digest": layer.compressed_digest,
-            "compressed-size": layer.compressed_size,
-            "diff-digest": layer.diff_digest,
-            "diff-size": layer.diff_size,
-            "compression": layer.compression,
-            "uidset": layer.uids,
-            "gidset": layer.gids,
-            "flags": layer.flags,
-            "uidmap": _ranges_json(layer.idmap.uids),
-            "gidmap": _ranges_json(layer.idmap.gids),
-            "big-data-names": layer.big_data,
-        }
-    )
+def layer_json(layer: Layer) -> Json:
+    """Describe a layer for a script: its record, less the fields that nobody here knows."""
+    return layer_to_json(layer._replace(extra={}))
 
 
-def image_json(image: Image) -> dict[str, object]:
-    """Describe an image for a script."""
-    return _given(
-        {
-            "id": image.id,
-            "digest": image.digest,
-            "names": image.names,
-            "names-history": image.names_history,
-            "layer": image.layer,
-            "mapped-layers": image.mapped_layers,
-            "metadata": image.metadata,
-            "big-data-names": image.big_data,
-            "big-data-sizes": dict(sorted(image.big_data_sizes.items())),
-            "big-data-digests": dict(sorted(image.big_data_digests.items())),
-            "created": image.created,
-            "flags": image.flags,
-        }
-    )
+def image_json(image: Image) -> Json:
+    """Describe an image for a script, as :func:`layer_json`."""
+    return image_to_json(image._replace(extra={}))
 
 
-def container_json(container: Container) -> dict[str, object]:
-    """Describe a container for a script."""
-    return _given(
-        {
-            "id": container.id,
-            "names": container.names,
-            "image": container.image or "",
-            "layer": container.layer,
-            "metadata": container.metadata,
-            "big-data-names": container.big_data,
-            "big-data-sizes": dict(sorted(container.big_data_sizes.items())),
-            "big-data-digests": dict(sorted(container.big_data_digests.items())),
-            "created": container.created,
-            "uidmap": _ranges_json(container.idmap.uids),
-            "gidmap": _ranges_json(container.idmap.gids),
-            "flags": container.flags,
-        },
-        always=("image",),
-    )
+def container_json(container: Container) -> Json:
+    """Describe a container for a script, as :func:`layer_json`."""
+    return container_to_json(container._replace(extra={}))
 
 
-def _ranges_json(ranges: IdRanges) -> list[dict[str, int]]:
+def ranges_json(ranges: IdRanges) -> list[dict[str, int]]:
+    """Describe one half of a map for a script."""
     return [each._asdict() for each in ranges]
-
-
-def _given(fields: Mapping[str, object], always: tuple[str, ...] = ()) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value or name in always}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from hostspec.cli.context import Context, idmap_of
 from hostspec.cli.grammar import Arguments
-from hostspec.cli.objects import print_error
 from hostspec.cli.render import print_json
-from hostspec.errors import Duplicate, OperationNotSupported, Unknown
+from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
 from hostspec.values import CreateOptions, LayerRef
 
@@ -60,9 +61,22 @@ def storage_layers(context: Context, arguments: Arguments) -> int:
     return 0
 
 
-def apply_diff_using_staging_dir(context: Context, arguments: Arguments) -> int:
-    """Say that no driver takes a directory in place of a tar."""
-    layer = context.store.layer(arguments.positionals[0])
-    driver = context.store.driver_name
-    print_error(f"layer {layer.id}: driver {driver!r}: not supported; use applydiff with a tar")
-    return 1
+def apply_diff_using_staging_dir(context: Context, arguments: Arguments) -> None:
+    """Fill an empty layer with the files of a directory.
+
+    The Go command packs the directory and hands the tar to its partial pulls, which unpack it in a staging
+    directory and rename that into the layer's place. Whatever the layer had held is lost there; here a
+    layer that holds something is refused.
+    """
+    from hostspec.archive.pack import pack_tree  # noqa: PLC0415 - listing needs none of it
+
+    reference, directory = arguments.positionals
+    if not os.path.isdir(directory):
+        raise InvalidRequest(directory, "is no directory")
+    layer = context.store.layer(reference)
+    if next(context.store.changes(layer.id), None) is not None:
+        raise InvalidRequest(
+            f"layer {layer.id}", "is not empty; the directory would take the place of it all"
+        )
+    with pack_tree(directory, idmap=IdMap()) as tar:
+        context.store.apply_diff(layer.id, tar)

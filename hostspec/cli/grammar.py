@@ -6,14 +6,15 @@ stands for it; booleans take a value only as ``--flag=false``; global flags stan
 the sub-command.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from hostspec.errors import InvalidRequest
 
-__all__ = ["TRUE", "Arguments", "Command", "Flag", "UsageError", "parse_flags"]
+__all__ = ["TRUE", "Arguments", "Command", "Flag", "UsageError", "parse_flags", "parse_flags_anywhere"]
 
 TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 """What Go's ``strconv.ParseBool`` takes for true."""
@@ -57,6 +58,8 @@ class Command(NamedTuple):
     """Its own flags; the global ones come in addition."""
     example: str = ""
     """A command line that works."""
+    flags_anywhere: bool = False
+    """Whether flags may follow positional arguments, as of no command that the peer has."""
 
     @property
     def fewest(self) -> int:
@@ -126,6 +129,25 @@ def parse_flags(words: Sequence[str], flags: Iterable[Flag]) -> Arguments:
             position += 1
         values.setdefault(flag.key, []).append(value)
     return Arguments(values, tuple(words[position:]))
+
+
+def parse_flags_anywhere(words: Sequence[str], flags: Sequence[Flag]) -> Arguments:
+    """Read flags between positional arguments, too; what follows ``--`` is positional.
+
+    Raises:
+        UsageError: As :func:`parse_flags`.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    values: dict[str, list[str]] = {}
+    positionals: list[str] = []
+    left: Sequence[str] = words[:end]
+    while left:
+        part = parse_flags(left, flags)
+        for key, given in part.flags.items():
+            values.setdefault(key, []).extend(given)
+        positionals += part.positionals[:1]
+        left = part.positionals[1:]
+    return Arguments(values, (*positionals, *words[end + 1 :]))
 
 
 def _boolean(spelling: str, value: str) -> str:

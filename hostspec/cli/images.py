@@ -8,11 +8,11 @@ import sys
 from hostspec.cli.context import Context
 from hostspec.cli.described import created_lines, image_json, image_lines
 from hostspec.cli.grammar import Arguments
-from hostspec.cli.objects import each_of, given_metadata
-from hostspec.cli.render import human_size, print_json, progress_bar, table
-from hostspec.errors import InvalidRequest
+from hostspec.cli.objects import each_of, given_metadata, print_error
+from hostspec.cli.render import print_json, progress_bar
+from hostspec.errors import HostspecError, InvalidRequest
 
-__all__ = ["create_image", "delete_image", "image", "images", "images_by_digest", "import_image", "mapped"]
+__all__ = ["create_image", "delete_image", "image", "images", "images_by_digest", "import_image"]
 
 
 def import_image(context: Context, arguments: Arguments) -> None:
@@ -33,6 +33,7 @@ def import_image(context: Context, arguments: Arguments) -> None:
         print_json(image_json(made))
     else:
         print("\n".join(created_lines(made.id, made.names)))
+    context.tell_of_depth(made.layer, anywhere=True)
 
 
 def images(context: Context, arguments: Arguments) -> int:
@@ -76,6 +77,7 @@ def image(context: Context, arguments: Arguments) -> int:
         lines.append(f"Size: {context.store.image_size(each.id)}")
         lines += ["Read Only: true"] if each.read_only else []
         print("\n".join(lines))
+    context.tell_of_depth(*(each.layer for each in found))
     return code
 
 
@@ -85,7 +87,7 @@ def create_image(context: Context, arguments: Arguments) -> None:
         arguments.positional(0) or None,
         image_id=arguments.one("id"),
         names=arguments.every("name"),
-        digest=arguments.one("digest"),
+        digest=arguments.one("digest") or None,
         metadata=given_metadata(arguments) or "",
     )
     if arguments.given("json"):
@@ -94,53 +96,25 @@ def create_image(context: Context, arguments: Arguments) -> None:
         print("\n".join(created_lines(made.id, made.names)))
 
 
-def delete_image(context: Context, arguments: Arguments) -> None:
-    """Delete an image, and say which layers went with it."""
-    store = context.store
-    found = store.image(arguments.positionals[0])
-    layers = store.delete_image(found.id, dry_run=arguments.given("test"))
+def delete_image(context: Context, arguments: Arguments) -> int:
+    """Delete images, and say which layers went with each."""
+    removed: dict[str, list[str]] = {}
+    errors: dict[str, str] = {}
+    for reference in arguments.positionals:
+        try:
+            layers = context.store.delete_image(reference, dry_run=arguments.given("test"))
+            removed[reference] = list(layers)
+        except HostspecError as error:
+            errors[reference] = str(error)
     if arguments.given("json"):
-        print_json(list(layers))
-    else:
+        answers = {each: {"deleted-layers": layers} if layers else {} for each, layers in removed.items()}
+        failures = {each: {"error": message} for each, message in errors.items()}
+        print_json(dict(sorted({**answers, **failures}.items())))
+        return 1 if errors else 0
+    for reference, layers in removed.items():
         for layer in layers:
-            print(f"{found.id}: {layer}", file=sys.stderr)
-
-
-def mapped(context: Context, arguments: Arguments) -> None:
-    """List the copies of images that were made for ID maps."""
-    found = context.store.mapped_copies()
-    if arguments.given("json"):
-        print_json(
-            [
-                {
-                    "layer": each.layer.id,
-                    "image": each.image.id,
-                    "uidmap": [range_._asdict() for range_ in each.layer.idmap.uids],
-                    "gidmap": [range_._asdict() for range_ in each.layer.idmap.gids],
-                    "strategy": each.strategy,
-                    "exclusive-bytes": each.usage.exclusive_bytes,
-                    "shared-bytes": each.usage.shared_bytes,
-                    "created": each.layer.created,
-                    "last-used": each.last_used,
-                    "containers": each.containers,
-                }
-                for each in found
-            ]
-        )
-        return
-    rows = [
-        (
-            each.image.names[0] if each.image.names else each.image.id[:12],
-            each.layer.id[:12],
-            str(each.layer.idmap),
-            each.strategy or "?",
-            human_size(each.usage.exclusive_bytes),
-            human_size(each.usage.shared_bytes),
-            each.layer.created[:19],
-            (each.last_used or "?")[:19],
-            str(len(each.containers)),
-        )
-        for each in found
-    ]
-    titles = ("IMAGE", "LAYER", "MAP", "MADE BY", "OWN", "SHARED", "CREATED", "LAST USED", "CONTAINERS")
-    sys.stdout.write(table(titles, rows))
+            # As the peer does; scripts written for it look there.
+            print(f"{reference}: {layer}", file=sys.stderr)
+    for reference, message in errors.items():
+        print_error(f"{reference}: {message}")
+    return 1 if errors else 0

@@ -10,12 +10,16 @@ from importlib.metadata import version as version_of
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostspec import __version__
+from hostspec.cli.containers import strategy_of
 from hostspec.cli.context import Context, idmap_of
+from hostspec.cli.explaining import choice_json, choice_lines, ways_table
 from hostspec.cli.grammar import Arguments
+from hostspec.cli.objects import print_error
 from hostspec.cli.render import print_json, table
+from hostspec.entry_points import Announcement
 from hostspec.errors import HostspecError, StoreCorrupt
 from hostspec.idmap import IdMap
-from hostspec.plugins import InstalledDriver, installed_drivers, open_driver
+from hostspec.plugins import installed_drivers, open_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +34,7 @@ EXAMPLE_MAP = IdMap.parse(["0:100000:65536"])
 class Usability(NamedTuple):
     """Whether an installed driver can be used at the store's place."""
 
-    driver: InstalledDriver
+    driver: Announcement
     reason: str
     """Why not, or ``""``."""
 
@@ -63,7 +67,7 @@ def drivers(context: Context, arguments: Arguments) -> None:
     sys.stdout.write(table(("DRIVER", "FROM", f"AT {root}"), rows))
 
 
-def _reason_against(driver: InstalledDriver, root: str, run_root: str) -> str:
+def _reason_against(driver: Announcement, root: str, run_root: str) -> str:
     """Open the driver, which writes nothing, and return why that does not work, or ``""``."""
     try:
         opened = open_driver(
@@ -81,7 +85,7 @@ def info(context: Context, arguments: Arguments) -> None:
     """Describe the store, its driver, and the ways of ID mapping."""
     store = context.store
     idmap = idmap_of(arguments) or EXAMPLE_MAP
-    ways = store.idmap_strategies(idmap)
+    choice = store.explain_idmap(None, idmap, strategy=strategy_of(arguments))
     counts = {
         "layers": _count(store.layers),
         "images": _count(store.images),
@@ -97,7 +101,7 @@ def info(context: Context, arguments: Arguments) -> None:
                 **counts,
                 "settings": [list(pair) for pair in settings],
                 "idmap": str(idmap),
-                "strategies": [way._asdict() for way in ways],
+                **choice_json(choice),
                 "status": [list(pair) for pair in store.status()],
             }
         )
@@ -106,9 +110,9 @@ def info(context: Context, arguments: Arguments) -> None:
     print(", ".join(f"{'?' if count is None else count} {kind}" for kind, count in counts.items()))
     for name, value in (*settings, *store.status()):
         print(f"{name}: {value}")
-    print(f"\nA container with the map {idmap} would be made by the first way that is possible:")
-    rows = [(way.name, "yes" if way.possible else "no", way.cost, way.reason) for way in ways]
-    sys.stdout.write(table(("WAY", "POSSIBLE", "COST", "WHY"), rows))
+    print(f"\nA container with the map {idmap}:")
+    print("\n".join(choice_lines(choice)))
+    sys.stdout.write(ways_table(choice.ways))
 
 
 def _count(look: Callable[[], Sequence[object]]) -> int | None:
@@ -122,8 +126,8 @@ def _count(look: Callable[[], Sequence[object]]) -> int | None:
 def _settings(store: Store) -> list[tuple[str, str]]:
     """Say what was chosen for the store and where, and what is wrong with it."""
     configuration = store.configuration
-    found = [("Configuration", each) for each in (configuration.files if configuration else ())]
-    found += [("Unknown Key", each) for each in (configuration.unknown if configuration else ())]
+    found = [("Configuration", each) for each in (configuration.all_files if configuration else ())]
+    found += [("Unknown Key", str(each)) for each in (configuration.unknown if configuration else ())]
     found += [("Option", each) for each in store.options]
     found += [("Image Store", store.image_store)] if store.image_store else []
     found += [("Transient Store", "true")] if store.transient else []
@@ -168,12 +172,17 @@ def version(context: Context, arguments: Arguments) -> None:
 
 def wipe(context: Context, arguments: Arguments) -> None:
     """Delete everything in the store."""
-    del arguments
     context.store.wipe()
-
-
-def shutdown(context: Context, arguments: Arguments) -> None:
-    """Unmount everything."""
-    still_mounted = context.store.shutdown(force=arguments.given("force"))
     if arguments.given("json"):
-        print_json(list(still_mounted))
+        print_json("")  # as the peer does: an error's text would stand there
+
+
+def shutdown(context: Context, arguments: Arguments) -> int:
+    """Unmount everything; the exit code is 1 while somebody works in a mount."""
+    still_mounted = context.store.shutdown(force=arguments.given("force"))
+    for layer_id in still_mounted:
+        print_error(f"layer {layer_id} is still mounted: somebody works in there; end that, and try again")
+    if arguments.given("json"):
+        # As the peer does, which says nothing of this kind; an error's text would stand there.
+        print_json(list(still_mounted) or "")
+    return 1 if still_mounted else 0

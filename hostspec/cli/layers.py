@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from hostspec.cli.context import Context, idmap_of
 from hostspec.cli.described import created_lines, idmap_lines, layer_json
 from hostspec.cli.grammar import Arguments
-from hostspec.cli.objects import each_of, input_stream
+from hostspec.cli.objects import delete_each, each_of, input_stream
 from hostspec.cli.render import print_json, progress_bar
 from hostspec.idmap import IdMap
 from hostspec.store import Layer, Store
@@ -76,6 +76,7 @@ def create_layer(context: Context, arguments: Arguments) -> None:
         squash=context.squash,
     )
     _print_made(made, arguments)
+    context.tell_of_depth(made.id)
 
 
 def import_layer(context: Context, arguments: Arguments) -> None:
@@ -93,21 +94,22 @@ def import_layer(context: Context, arguments: Arguments) -> None:
             progress=progress,
         )
     _print_made(made, arguments)
+    context.tell_of_depth(made.id)
 
 
-def delete_layer(context: Context, arguments: Arguments) -> None:
-    """Delete a layer that nothing stands on."""
-    context.store.delete_layer(arguments.positionals[0])
+def delete_layer(context: Context, arguments: Arguments) -> int:
+    """Delete layers that nothing stands on."""
+    return delete_each(arguments, context.store.delete_layer)
 
 
 def _idmap(context: Context, arguments: Arguments) -> IdMap | None:
     """Return the map that a new layer's files shall carry, or ``None`` for its parent's.
 
-    None where the driver shifts when it mounts: there, as with the peer, a map is the container's, and a
+    None where everybody shifts when mounting: there, as with the peer, a map is the container's, and a
     layer that carried one, too, would be mapped twice by whoever mounts it with the Go library.
     """
     wanted = idmap_of(arguments)
-    return IdMap() if wanted and context.store.driver.supports_shifting(wanted).possible else wanted
+    return IdMap() if wanted and context.store.explain_idmap(None, wanted).shifted_by_all else wanted
 
 
 def _print_made(made: Layer, arguments: Arguments) -> None:

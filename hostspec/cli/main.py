@@ -1,18 +1,11 @@
-"""The entry point: read the command line, run the sub-command, turn errors into exit codes."""
+"""The entry point: run the command line, and turn errors into exit codes."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from typing import cast
-
-from hostspec.cli.context import Context
-from hostspec.cli.grammar import Arguments, Command, UsageError, parse_flags
-from hostspec.cli.surface import GLOBAL_FLAGS, find_command
-from hostspec.errors import HostspecError
+from collections.abc import Sequence
 
 __all__ = ["EXIT_CODES", "main"]
 
@@ -26,21 +19,38 @@ EXIT_CODES = {
 GARBAGE_THRESHOLD = 50_000
 """Objects made between two searches for garbage; Python's own number is 700."""
 
+_STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+"""The standard streams by their numbers, and how each is opened."""
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Args:
-        words: The arguments after the program's name; ``None`` for this process's own.
+        words: The arguments after the program's name; ``None`` for this process's own, which is to end
+            when they have been run.
 
     Returns:
         The exit code, see :data:`EXIT_CODES`.
     """
     # Loading modules makes many objects and no garbage; looking for it takes a tenth of a short command.
     gc.set_threshold(GARBAGE_THRESHOLD)
-    words = sys.argv[1:] if words is None else words
+    if words is not None:
+        return _code_of(words)
     try:
-        code = _run(words)
+        _open_missing_streams()
+        return _code_of(sys.argv[1:])
+    finally:
+        # And so does looking for it once more when the interpreter ends.
+        gc.freeze()
+
+
+def _code_of(words: Sequence[str]) -> int:
+    from hostspec.cli.dispatch import run  # noqa: PLC0415 - loaded when the threshold is set
+    from hostspec.errors import HostspecError  # noqa: PLC0415
+
+    try:
+        code = run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_CODES["interrupted"]
@@ -62,48 +72,21 @@ def main(words: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(words: Sequence[str]) -> int:
-    global_part = parse_flags(words, GLOBAL_FLAGS)
-    name = global_part.positional(0)
-    if name is None or global_part.given("help"):
-        return _help(global_part.positionals)
-    if name == "help":
-        return _help(global_part.positionals[1:])
-    command = find_command(name)
-    own_part = parse_flags(global_part.positionals[1:], (*command.flags, *GLOBAL_FLAGS))
-    if own_part.given("help"):
-        return _help((name,))
-    _check_count(command, own_part)
-    arguments = Arguments(_joined(global_part, own_part), own_part.positionals)
-    with Context(arguments) as context:
-        return _function(command)(context, arguments) or EXIT_CODES["success"]
+def _open_missing_streams() -> None:
+    """Open the null device in place of standard streams that are closed.
 
-
-def _joined(first: Arguments, second: Arguments) -> dict[str, Sequence[str]]:
-    keys = dict.fromkeys((*first.flags, *second.flags))
-    return {key: (*first.every(key), *second.every(key)) for key in keys}
-
-
-def _function(command: Command) -> Callable[[Context, Arguments], int | None]:
-    module, _, function = command.run.partition(":")
-    found = getattr(import_module(f"hostspec.cli.{module}"), function)
-    return cast(Callable[[Context, Arguments], "int | None"], found)
-
-
-def _check_count(command: Command, arguments: Arguments) -> None:
-    given = len(arguments.positionals)
-    if given < command.fewest or (command.most is not None and given > command.most):
-        wanted = command.positionals or "no arguments"
-        raise UsageError(
-            command.names[0], f"takes {wanted}, got {given}; see hostspec {command.names[0]} --help"
-        )
-
-
-def _help(topic: Sequence[str]) -> int:
-    from hostspec.cli.help import print_help  # noqa: PLC0415 - only who asks for help needs it
-
-    print_help(topic)
-    return EXIT_CODES["success"]
+    A file that is opened later would get such a number, and be taken for a standard stream by programs that
+    we start; the lock of a run is one that they are given.
+    """
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    # The lowest free number is taken, so one beyond the standard streams says that all of those are open.
+    while (fd := os.open(os.devnull, os.O_RDWR)) < len(_STREAMS):
+        os.set_inheritable(fd, True)  # noqa: FBT003 - takes no keyword
+    os.close(fd)
+    for number, (name, mode) in enumerate(_STREAMS):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
 
 
 def _debugging(words: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from hostspec.errors import HostspecError, InvalidRequest
 __all__ = [
     "add_names",
     "delete",
+    "delete_each",
     "each_of",
     "exists",
     "get_names",
@@ -60,7 +61,7 @@ def given_metadata(arguments: Arguments) -> str | None:
         InvalidRequest: The file cannot be read.
     """
     path = arguments.one("metadata-file")
-    if path is None:
+    if not path:
         return arguments.one("metadata")
     try:
         with open(path, encoding="utf-8") as file:
@@ -71,13 +72,13 @@ def given_metadata(arguments: Arguments) -> str | None:
 
 @contextmanager
 def input_stream(arguments: Arguments) -> Iterator[BinaryIO]:
-    """Open the file of ``--file``, or standard input.
+    """Open the file of ``--file``, or standard input, for which an empty name stands, too.
 
     Raises:
         InvalidRequest: The file cannot be read.
     """
     path = arguments.one("file")
-    if path is None:
+    if not path:
         yield sys.stdin.buffer
         return
     try:
@@ -97,7 +98,7 @@ def exists(context: Context, arguments: Arguments) -> int:
     found = {reference: store.exists(reference) for reference in arguments.positionals}
     wanted = all(store.exists(reference, kinds=[kind]) for reference in found for kind in kinds)
     if arguments.given("json"):
-        print_json(found)
+        print_json(dict(sorted(found.items())))
     elif not arguments.given("quiet"):
         for reference, answer in found.items():
             print(f"{reference}: {str(answer).lower()}")
@@ -123,7 +124,7 @@ def add_names(context: Context, arguments: Arguments) -> None:
 def set_names(context: Context, arguments: Arguments) -> None:
     """Give an object these names instead of those it has."""
     names = context.store.set_names(arguments.positionals[0], arguments.every("name"))
-    _print_changed(names, arguments)
+    _print_changed(names or None, arguments)
 
 
 def remove_names(context: Context, arguments: Arguments) -> None:
@@ -132,9 +133,9 @@ def remove_names(context: Context, arguments: Arguments) -> None:
     _print_changed(names, arguments)
 
 
-def _print_changed(names: Sequence[str], arguments: Arguments) -> None:
+def _print_changed(names: Sequence[str] | None, arguments: Arguments) -> None:
     if arguments.given("json"):
-        print_json(list(names))
+        print_json(names)
 
 
 def metadata(context: Context, arguments: Arguments) -> int:
@@ -142,7 +143,7 @@ def metadata(context: Context, arguments: Arguments) -> int:
     store = context.store
     found, code = each_of(arguments.positionals, lambda reference: (reference, store.metadata(reference)))
     if arguments.given("json"):
-        print_json(dict(found))
+        print_json(dict(sorted(found)))
         return code
     for reference, text in found:
         print(text.rstrip("\n") if arguments.given("quiet") else f"{reference}: {text}".rstrip("\n"))
@@ -151,13 +152,35 @@ def metadata(context: Context, arguments: Arguments) -> int:
 
 def set_metadata(context: Context, arguments: Arguments) -> None:
     """Keep a text with an object."""
-    text = given_metadata(arguments)
-    if text is None:
+    text = given_metadata(arguments) or ""
+    # As the peer does: an empty text removes the old one only if it comes from a file.
+    if not (text or arguments.one("metadata-file")):
         raise UsageError("set-metadata", "needs the text: --metadata TEXT or --metadata-file FILE")
     context.store.set_metadata(arguments.positionals[0], text)
 
 
 def delete(context: Context, arguments: Arguments) -> int:
     """Delete objects of any kind."""
-    _, code = each_of(arguments.positionals, context.store.delete)
-    return code
+    return delete_each(arguments, context.store.delete)
+
+
+def delete_each(arguments: Arguments, run: Callable[[str], None]) -> int:
+    """Delete objects one by one; one that stays does not keep the others from being deleted.
+
+    Returns:
+        The exit code.
+    """
+    errors: dict[str, str] = {}
+    for reference in arguments.positionals:
+        try:
+            run(reference)
+            errors[reference] = ""
+        except HostspecError as error:
+            errors[reference] = str(error)
+    if arguments.given("json"):
+        print_json(dict(sorted(errors.items())))
+    else:
+        for reference, message in errors.items():
+            if message:
+                print_error(f"{reference}: {message}")
+    return 1 if any(errors.values()) else 0

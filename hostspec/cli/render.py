@@ -9,20 +9,41 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # listing records needs no driver, and so none of the values that drivers take
-    from hostspec.values import Progress, ProgressCallback
+    from hostspec.values import DiskUsage, Progress, ProgressCallback
 
-__all__ = ["human_size", "print_json", "progress_bar", "table"]
+__all__ = ["SHORT_ID", "human_size", "print_json", "progress_bar", "table", "used_of_limits"]
+
+SHORT_ID = 12
+"""How many characters of an ID are shown to people."""
 
 STEP = 1024
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 BAR_WIDTH = 24
+GO_ESCAPES = "<>&\u2028\u2029"
+"""What Go's encoding/json escapes beside what every encoder must."""
 
 
 def print_json(document: object) -> None:
     """Print a document on one line, without spaces, as the peer does: scripts match on ``"key":value``."""
     import json  # noqa: PLC0415 - most commands print text
 
-    sys.stdout.write(json.dumps(document, separators=(",", ":"), ensure_ascii=False) + "\n")
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    for character in GO_ESCAPES:
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    sys.stdout.write("".join(map(_as_utf8, text)) + "\n" if _has_other_bytes(text) else f"{text}\n")
+
+
+def _has_other_bytes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _as_utf8(character: str) -> str:
+    """Replace what stands for a byte of a file name that is not UTF-8, which JSON has to be."""
+    return "\\ufffd" if "\ud800" <= character <= "\udfff" else character
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -47,6 +68,15 @@ def human_size(size: int) -> str:
             break
         amount /= STEP
     return f"{size} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def used_of_limits(usage: DiskUsage) -> tuple[str, str]:
+    """Write for people what a layer occupies: bytes and inodes, each with its limit if there is one."""
+    size, inodes = human_size(usage.exclusive_bytes + usage.shared_bytes), str(usage.inodes)
+    return (
+        size if usage.limit_bytes is None else f"{size} of {human_size(usage.limit_bytes)}",
+        inodes if usage.limit_inodes is None else f"{inodes} of {usage.limit_inodes}",
+    )
 
 
 @contextmanager

@@ -39,12 +39,42 @@ QUIET = Flag(("-q", "--quiet"), "print IDs only")
 QUICK = Flag(("-q", "--quick"), "print IDs only")
 VOLATILE = Flag(("--volatile",), "its content need not survive a crash of the machine")
 STRATEGY = Flag(("--idmap-strategy",), "how the map is made: auto, shift, template or copy", "STRATEGY")
+EXPLAIN = Flag(("--explain",), "only say how the map would be made, and why so")
 ONE_NAME = Flag(("-n", "--name"), "the name it gets (default: the one it has there)", "NAME")
 REGISTRY = (
     Flag(("--authfile",), "file with logins for registries", "FILE"),
     Flag(("--creds",), "login for this registry", "USER[:PASSWORD]"),
     Flag(("--cert-dir",), "directory of certificates for this registry", "DIR"),
     Flag(("--tls-verify",), "require HTTPS with a valid certificate (default: true)", "BOOL"),
+)
+
+PROCESS = (
+    Flag(("-e", "--env"), "environment variable; NAME alone for the one here", "NAME=VALUE", repeats=True),
+    Flag(("-w", "--workdir"), "directory to start in", "DIR"),
+    Flag(("-u", "--user"), "who runs it, by name or number", "USER[:GROUP]"),
+    Flag(("-i", "--interactive"), "let it read standard input"),
+    Flag(("-t", "--tty"), "give it a terminal"),
+    Flag(("-it", "-ti", "--console"), "-i and -t"),
+)
+RUN = (
+    Flag(("-d", "--detach"), "return when it runs, and print the container's ID"),
+    Flag(("--rm",), "delete the container when it has ended"),
+    ONE_NAME._replace(summary="the container's name"),
+    UIDMAP,
+    GIDMAP,
+    SUB_UIDMAP,
+    SUB_GIDMAP,
+    Flag(("--userns",), "auto: a range of IDs that nobody else has; host: no map", "auto|host"),
+    STRATEGY,
+    Flag(("--network",), "none (default), private or host", "NETWORK"),
+    Flag(("--subnet",), "addresses of a private network (default: 10.213.0.0/20)", "CIDR"),
+    *PROCESS,
+    Flag(("--hostname",), "the container's host name", "NAME"),
+    Flag(("--entrypoint",), "program to put before COMMAND instead of the image's", "PROGRAM"),
+    Flag(("--read-only",), "keep the root from being written"),
+    Flag(("-v", "--volume"), "what it sees of the host", "/SOURCE:/TARGET[:ro]", repeats=True),
+    Flag(("--storage-opt", "--layer-opt"), "option for its layer, as size=1G", "KEY=VALUE", repeats=True),
+    Flag(("--runtime",), "OCI runtime (default: runc or crun)", "PATH"),
 )
 
 GROUPS: dict[str, tuple[Command, ...]] = {
@@ -62,7 +92,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "",
             "describe this store, its driver, and which ways of ID mapping work here",
             "inspection:info",
-            (*MAPS, JSON),
+            (*MAPS, STRATEGY, JSON),
             "hostspec info --uidmap 0:100000:65536",
         ),
         Command(("status",), "", "print the driver's own facts", "inspection:status", (JSON,)),
@@ -82,6 +112,30 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "surroundings:unshare",
             (),
             "hostspec unshare cat /proc/self/uid_map",
+        ),
+    ),
+    "Write a driver": (
+        Command(
+            ("new-driver",),
+            "NAME [DIR]",
+            "write a distribution to start a driver from, with its tests",
+            "new_driver:new_driver",
+            (JSON,),
+            "hostspec new-driver zfs",
+        ),
+        Command(
+            ("bench",),
+            "",
+            "measure the standard work of a driver, beside the other installed drivers",
+            "bench:bench",
+            (
+                Flag(("--driver",), "driver that comes first (default: all alike)", "NAME"),
+                Flag(("--files",), "files in the tree that it works on (default: 5000)", "N"),
+                Flag(("--repeat",), "samples of each (default: 5)", "N"),
+                Flag(("--scratch",), "directory to work in (default: /var/tmp)", "DIR"),
+                JSON,
+            ),
+            "hostspec bench --driver zfs",
         ),
     ),
     "Images": (
@@ -177,12 +231,85 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         ),
         Command(
             ("delete-image", "deleteimage"),
-            "ID",
-            "delete an image, its mapped copies and the layers nobody else needs",
+            "ID...",
+            "delete images, their mapped copies and the layers nobody else needs",
             "images:delete_image",
             (Flag(("-t", "--test"), "only print what would be deleted"), JSON),
         ),
-        Command(("mapped",), "", "list the copies made for ID maps", "images:mapped", (JSON,)),
+        Command(
+            ("warm",),
+            "IMAGE",
+            "make the copy that containers with an ID map need, ahead of the first one",
+            "mapped:warm",
+            (*MAPS, STRATEGY, JSON),
+            "hostspec warm debian --uidmap 0:100000:65536",
+            flags_anywhere=True,
+        ),
+        Command(
+            ("mapped",),
+            "",
+            "list the copies made for ID maps, or remove those that nothing uses",
+            "mapped:mapped",
+            (
+                Flag(("--remove-unused-for",), "remove those unused for so long: 7d, 12h, 0", "TIME"),
+                Flag(("-t", "--test"), "only print what would be removed"),
+                JSON,
+            ),
+            "hostspec mapped --remove-unused-for 7d",
+        ),
+    ),
+    "Running": (
+        Command(
+            ("run",),
+            "IMAGE [COMMAND...]",
+            "run a command in a new container",
+            "run:run",
+            RUN,
+            "hostspec run --rm --userns auto debian cat /proc/self/uid_map",
+        ),
+        Command(
+            ("ps",),
+            "",
+            "list the containers that run",
+            "processes:ps",
+            (
+                Flag(("-a", "--all"), "also those that have ended"),
+                QUIET,
+                Flag(("--size",), "also what their layers occupy, and may occupy"),
+                JSON,
+            ),
+        ),
+        Command(
+            ("events",),
+            "",
+            "print the kernel's quota warnings as they happen, naming the containers",
+            "events:events",
+            (JSON,),
+            "hostspec events --json",
+        ),
+        Command(
+            ("exec",),
+            "CONTAINER COMMAND...",
+            "run a further command in a container",
+            "processes:exec_",
+            PROCESS,
+            "hostspec exec web cat /etc/hostname",
+        ),
+        Command(("logs",), "CONTAINER", "print what a detached container has written", "processes:logs"),
+        Command(
+            ("stop",),
+            "CONTAINER...",
+            "end containers, by their stop signal or by force",
+            "processes:stop_",
+            (Flag(("-t", "--time"), "seconds to wait before SIGKILL (default: 10)", "SECONDS"),),
+        ),
+        Command(
+            ("rm",),
+            "CONTAINER...",
+            "delete containers that have run",
+            "processes:rm",
+            (Flag(("-f", "--force"), "kill those that run"),),
+        ),
     ),
     "Containers": (
         Command(
@@ -190,7 +317,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "IMAGE",
             "make a writable layer on an image, under an ID map if you like",
             "containers:create_container",
-            (NAME, ID, METADATA, METADATA_FILE, VOLATILE, *MAPS, STRATEGY, JSON),
+            (NAME, ID, METADATA, METADATA_FILE, VOLATILE, *MAPS, STRATEGY, EXPLAIN, JSON),
             "hostspec create-container --uidmap 0:100000:65536 debian",
         ),
         Command(("containers",), "", "list containers", "containers:containers", (QUIET, JSON)),
@@ -216,8 +343,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         ),
         Command(
             ("delete-container", "deletecontainer"),
-            "ID",
-            "delete a container and its layer",
+            "ID...",
+            "delete containers and their layers",
             "containers:delete_container",
             (JSON,),
         ),
@@ -296,7 +423,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         Command(
             ("applydiff-using-staging-dir",),
             "LAYER DIR",
-            "not supported: unpack a directory made by others into a layer",
+            "fill an empty layer with the files of a directory",
             "driver_layers:apply_diff_using_staging_dir",
         ),
         Command(
@@ -330,8 +457,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         ),
         Command(
             ("delete-layer", "deletelayer"),
-            "ID",
-            "delete a layer that nothing stands on",
+            "ID...",
+            "delete layers that nothing stands on",
             "layers:delete_layer",
             (JSON,),
         ),
@@ -478,6 +605,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             ),
             "hostspec check --quick",
         ),
+        Command(("df",), "", "print what the store occupies, and what is in use", "space:df", (JSON,)),
         Command(("gc",), "", "remove what no record names", "upkeep:collect_garbage", (JSON,)),
         Command(
             ("dedup",),

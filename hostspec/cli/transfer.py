@@ -66,6 +66,7 @@ def pull(context: Context, arguments: Arguments) -> None:
         show=True,
     )
     _print_images([made], arguments)
+    context.tell_of_depth(made.layer, anywhere=True)
 
 
 def push(context: Context, arguments: Arguments) -> None:
@@ -111,7 +112,8 @@ def copy_image(context: Context, arguments: Arguments) -> None:
                         progress=progress,
                     )
                 )
-    _print_images(made, arguments)
+        _print_images(made, arguments)
+        context.tell_of_depth(*(each.layer for each in made), anywhere=True, store=target)
 
 
 def _flags(arguments: Arguments, side: str) -> list[str]:

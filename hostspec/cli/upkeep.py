@@ -43,6 +43,7 @@ def check(context: Context, arguments: Arguments) -> int:
     _print_report(report, as_json=arguments.given("json"))
     for damage in report.damage:
         print(f"hostspec: {damage}", file=sys.stderr)
+    context.tell_of_depth(*(each.layer for each in store.images()))
     if not (force or arguments.given("repair")):
         return _sum_up(report, KINDS)
     errors = store.repair(report, containers=force)

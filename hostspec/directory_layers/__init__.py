@@ -1,15 +1,19 @@
-"""What drivers have in common whose layers are directories: where these lie, and how they are mounted.
+"""What drivers have in common whose layers are directories: where these lie, how they are mounted, the hooks.
 
-Public: a driver of such a kind may use it, and need not.
+Public: a driver of such a kind may derive from :class:`DirectoryDriver`, and need not.
 """
 
-from hostspec.directory_layers.layers import DirectoryLayers, prepare_root
-from hostspec.directory_layers.mounting import mount_directory, unmount_directory, unmount_everything_of
+from hostspec.directory_layers.driver import DirectoryDriver
+from hostspec.directory_layers.layers import DirectoryLayers, nearest_existing, prepare_root
+from hostspec.directory_layers.options import NO_OPTIONS, DirectoryOptions, refuse_option, split_options
 
 __all__ = [
+    "NO_OPTIONS",
+    "DirectoryDriver",
     "DirectoryLayers",
-    "mount_directory",
+    "DirectoryOptions",
+    "nearest_existing",
     "prepare_root",
-    "unmount_directory",
-    "unmount_everything_of",
+    "refuse_option",
+    "split_options",
 ]

@@ -11,7 +11,7 @@ from hostspec.errors import Duplicate, InvalidRequest, Unknown
 from hostspec.values import CreateOptions
 from hostspec.working_area import WorkingArea
 
-__all__ = ["DirectoryLayers", "prepare_root"]
+__all__ = ["DirectoryLayers", "nearest_existing", "prepare_root"]
 
 
 class DirectoryLayers:
@@ -151,6 +151,14 @@ class DirectoryLayers:
         if self._area.has(layer_id) and path == self._area.staged(layer_id):
             return True
         return path in self.committed_places(layer_id)
+
+
+def nearest_existing(path: str) -> str:
+    """Return the deepest directory above ``path`` that exists, or ``path`` itself."""
+    existing = os.path.abspath(path)
+    while not os.path.exists(existing):
+        existing = os.path.dirname(existing)
+    return existing
 
 
 def prepare_root(directory: str | int, options: CreateOptions) -> None:

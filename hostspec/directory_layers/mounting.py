@@ -1,58 +1,61 @@
-"""Mounts of layers that are directories: the directory itself, or a bind of it."""
+"""Binds of layers that are directories.
+
+The shared mount of a layer that is not shifted is its directory itself. It is writable even where a
+read-only one was asked for, as in the Go drivers of this kind.
+"""
 
 from __future__ import annotations
 
 import os
 
+from hostspec.directory_layers.shifting import ShiftedMounts
 from hostspec.errors import InvalidRequest, OperationNotSupported
 from hostspec.kernel.capabilities import can_mount
 from hostspec.values import MountOptions
 
-__all__ = ["mount_directory", "unmount_directory", "unmount_everything_of"]
+__all__ = ["mount_privately", "refuse_unknown_options", "unmount_everything_of"]
 
 
-def mount_directory(driver: str, tree: str, options: MountOptions) -> str:
-    """Return a layer's own directory as its shared mount, or bind it to the caller's.
+def refuse_unknown_options(driver: str, options: MountOptions) -> None:
+    """Refuse mount options that a directory cannot be mounted with.
 
-    The shared mount is writable even where a read-only one was asked for, and files keep the
-    labels that they have, as in the Go drivers of this kind.
+    Args:
+        driver: The driver's name, for messages.
+        options: As for the hook ``mount``.
+
+    Raises:
+        InvalidRequest: A mount option is neither ``ro`` nor ``rw``.
+    """
+    if unknown := set(options.options) - {"ro", "rw"}:
+        raise InvalidRequest(f"mount option {min(unknown)!r}", f"the driver {driver!r} knows only ro and rw")
+
+
+def mount_privately(
+    driver: str, tree: str, target: str, options: MountOptions, shifted: ShiftedMounts
+) -> None:
+    """Show a layer at a directory of the caller's; files keep the labels that they have.
 
     Args:
         driver: The driver's name, for messages.
         tree: The layer's directory.
+        target: The caller's.
         options: As for the hook ``mount``.
+        shifted: Mounts it under a map.
 
     Raises:
-        InvalidRequest: A mount option is unknown.
-        OperationNotSupported: A map is asked for, or a private mount without the privilege to make one.
+        OperationNotSupported: The privilege to mount is missing, or the map cannot be shown.
         OSError: The kernel refused; nothing is mounted.
     """
-    if options.idmap:
-        reason = "layers are shown with the owners that they have on disk; make a mapped copy instead"
-        raise OperationNotSupported(driver, f"mount under the ID map {options.idmap}", reason)
-    if unknown := set(options.options) - {"ro", "rw"}:
-        raise InvalidRequest(f"mount option {min(unknown)!r}", f"the driver {driver!r} knows only ro and rw")
-    if options.target is None:
-        return tree
     if not can_mount():
         reason = "a private mount is a bind mount, which needs CAP_SYS_ADMIN"
         raise OperationNotSupported(driver, "mount privately", reason)
+    read_only = options.read_only or "ro" in options.options
+    if options.idmap:
+        shifted.mount_at(tree, target, options.idmap, read_only=read_only)
+        return
     from hostspec.kernel.mounts import bind  # noqa: PLC0415 - only who mounts needs it
 
-    bind(tree, options.target, read_only=options.read_only or "ro" in options.options)
-    return options.target
-
-
-def unmount_directory(path: str) -> None:
-    """Take down what :func:`mount_directory` bound to a caller's directory, if it is still there.
-
-    Raises:
-        OSError: EBUSY while it is used.
-    """
-    from hostspec.kernel.mounts import is_mountpoint, unmount  # noqa: PLC0415 - only who mounts needs it
-
-    if is_mountpoint(path):
-        unmount(path)
+    bind(tree, target, read_only=read_only)
 
 
 def unmount_everything_of(tree: str) -> None:
@@ -94,8 +97,8 @@ def _binds_of(tree: str) -> list[str]:
     return [
         each.mount_point
         for each in reversed(table)
-        if (each.root, each.filesystem, each.source) == (root, below.filesystem, below.source)
-        and each.mount_point != tree
+        # Not by its source: every tmpfs may say the same.
+        if (each.root, each.device) == (root, below.device) and each.mount_point != tree
     ]
 
 

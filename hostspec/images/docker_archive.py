@@ -18,7 +18,7 @@ from hostspec.archive.compression import Compression, decompressed
 from hostspec.errors import InvalidArchive, InvalidRequest
 from hostspec.images.archive_members import ArchiveMembers
 from hostspec.images.documents import Descriptor, Manifest, diff_ids_of, digest_of, encode
-from hostspec.images.references import LOCAL, normalised
+from hostspec.store.references import LOCAL, normalised
 
 __all__ = ["LIST", "ArchivedImage", "DockerArchive"]
 

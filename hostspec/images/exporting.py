@@ -28,7 +28,7 @@ from hostspec.images.new_files import new_file_at
 from hostspec.images.oci_layout_writer import OciLayoutWriter, WrittenBlob
 from hostspec.images.outgoing import Outgoing, OutgoingLayer, layer_tar, outgoing
 from hostspec.images.places import DOCKER_ARCHIVE, OCI, directory_and_tag, file_and_reference
-from hostspec.images.references import LOCAL, normalised, parse_reference
+from hostspec.store.references import LOCAL, normalised, parse_reference
 
 if TYPE_CHECKING:
     from hostspec.store import Image, Store

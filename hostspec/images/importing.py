@@ -26,6 +26,7 @@ from hostspec.images.documents import (
 from hostspec.images.layer_reuse import abandoned_on_error, obtain_layer
 from hostspec.images.platforms import go_architecture
 from hostspec.images.sources import ImageSource, NamedSource, image_source
+from hostspec.store.references import LOCAL, normalised
 
 if TYPE_CHECKING:
     from hostspec.store import Image, Layer, Store
@@ -55,7 +56,8 @@ def import_image(
         source: ``oci:DIR[:TAG]``; ``oci-archive:FILE[:TAG]``; ``docker-archive:FILE[:NAME]`` or
             ``docker-archive:FILE:@N``; or the path of a root directory, of its tar, or of an archive of
             one image. Files may be compressed in any way.
-        names: Names for the image; by default none, or those that a docker-archive says.
+        names: Names for the image, completed as podman does (``busy`` becomes ``localhost/busy:latest``);
+            by default none, or those that a docker-archive says.
         further_layers: Directories or tars, each a layer on top of a root directory or its tar;
             ``.wh.NAME`` in them deletes.
         squash: Keep going where an owner cannot be set, as for an ordinary user.
@@ -65,11 +67,12 @@ def import_image(
         The image's record.
 
     Raises:
-        InvalidRequest: ``source`` is none of these, or names no single image.
+        InvalidRequest: ``source`` is none of these, or names no single image; or a name is none.
         InvalidArchive: It is broken. No image was made, and no layer is left.
         DigestMismatch: A part of it is not what its manifest promises. The same.
         DriverFailed: The operating system refused. The same.
     """
+    names = [normalised(name, LOCAL) for name in names]
     with abandoned_on_error(store) as made, image_source(source) as found:
         importing = _Importing(store, made, squash, progress)
         if found is None:

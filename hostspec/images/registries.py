@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO, cast
 
 from hostspec.errors import HostspecError, InvalidRequest
-from hostspec.images.references import LOCAL, normalised
+from hostspec.store.references import LOCAL, full_names, normalised
 
 if TYPE_CHECKING:
     from hostspec.store import Image, Store
@@ -111,13 +111,14 @@ def push(
     Args:
         store: The store.
         reference: The image.
-        destination: As ``source`` of :func:`pull`; by default the registry that is in the image's name.
+        destination: As ``source`` of :func:`pull`; by default what ``reference`` means in full, or, where
+            that is an ID, the image's only name in a registry.
         flags: Further flags for ``skopeo copy``, such as ``--dest-tls-verify=false``.
         show: Let the user see on standard error what skopeo says while it runs.
 
     Raises:
         Unknown: There is no such image.
-        InvalidRequest: skopeo is not installed, or there is no destination.
+        InvalidRequest: skopeo is not installed, or there is no destination, or more than one.
         SkopeoFailed: It failed, for the reason that it said.
     """
     image = store.image(reference)
@@ -230,10 +231,13 @@ def _name_of(place: str) -> str:
 
 
 def _own_registry(image: Image, reference: str) -> str:
-    name = reference if reference in image.names else next(iter(image.names), None)
-    if name is None or normalised(name, LOCAL).startswith(f"{LOCAL}/"):
+    meant = [name for name in (reference, *full_names(reference)) if name in image.names]
+    names = meant[:1] or [name for name in image.names if not normalised(name, LOCAL).startswith(f"{LOCAL}/")]
+    if not names or normalised(names[0], LOCAL).startswith(f"{LOCAL}/"):
         raise InvalidRequest(f"image {reference}", "has no registry in its name; say where to push it")
-    return name
+    if len(names) > 1:
+        raise InvalidRequest(f"image {reference}", f"is called {' and '.join(names)}; say where to push it")
+    return names[0]
 
 
 def _message(line: str) -> str:

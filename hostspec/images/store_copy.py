@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostspec.errors import Duplicate
 from hostspec.images.layer_reuse import abandoned_on_error, obtain_layer
 from hostspec.images.outgoing import OutgoingLayer, chain_of, layer_tar
+from hostspec.store.references import LOCAL, normalised
 
 if TYPE_CHECKING:
     from hostspec.store import Image, Layer, Store
@@ -40,7 +41,8 @@ def copy_image(
         source: The store that has the image; it may be open for reading only.
         reference: The image.
         target: The store that is to have it, of any driver.
-        names: Names in the target instead of those in the source; they are taken from whoever has them.
+        names: Names in the target instead of those in the source, completed as podman does; they are
+            taken from whoever has them.
         squash: Keep going where an owner cannot be set.
         progress: Told how far each layer has come, in bytes.
 
@@ -48,6 +50,7 @@ def copy_image(
         The image's record in the target.
 
     Raises:
+        InvalidRequest: A name is none.
         Unknown: There is no such image, or it was removed from the source meanwhile.
         StoreCorrupt: A layer of it is missing.
         DigestMismatch: A layer is no longer what the source says that it is.
@@ -55,6 +58,7 @@ def copy_image(
         DriverFailed: The operating system refused. Whichever of these: no image was made, and no layer
             that this call made is left.
     """
+    wanted = None if names is None else [normalised(name, LOCAL) for name in names]
     image = source.image(reference)
     chain = chain_of(source, image)
     present = _present(target, image, chain)
@@ -65,7 +69,7 @@ def copy_image(
             for layer in chain:
                 top = copying.layer(layer, top)
             copying.record(image, top)
-    target.add_names(image.id, image.names if names is None else names)
+    target.add_names(image.id, image.names if wanted is None else wanted)
     return target.image(image.id)
 
 

@@ -12,10 +12,19 @@ from typing import NamedTuple
 
 from hostspec.kernel.syscalls import AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, buffer, check, libc
 
-__all__ = ["MountEntry", "is_mountpoint", "mount_at", "mount_options_at", "mount_points", "mount_table"]
+__all__ = [
+    "MountEntry",
+    "filesystem_device",
+    "is_mountpoint",
+    "mount_at",
+    "mount_holding",
+    "mount_options_at",
+    "mount_points",
+    "mount_table",
+]
 
 _MOUNT_TABLE = "/proc/self/mountinfo"
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_ESCAPE = rb"\\([0-7]{3})"
 
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_BYTES = 256
@@ -30,6 +39,8 @@ class MountEntry(NamedTuple):
     """The kernel's number for this mount; unique among those that exist."""
     parent_id: int
     """Number of the mount on which this one stands."""
+    device: str
+    """Of the file system, ``MAJOR:MINOR``; for all subvolumes of a btrfs the same, unlike stat(2)'s."""
     root: str
     """The directory of the file system that is the mount's root."""
     mount_point: str
@@ -60,7 +71,7 @@ def mount_points(under: str) -> list[str]:
     top = under.rstrip("/")
     below = f"{top}/"
     # Parsing thousands of lines only to drop them would be the whole cost.
-    points = (_unescape(line.split(b" ", 5)[4]) for line in _table_lines())
+    points = (_mount_point(line) for line in _table_lines())
     found = [point for point in points if point == (top or "/") or point.startswith(below)]
     found.reverse()
     found.sort(key=lambda point: point.count("/"), reverse=True)
@@ -69,8 +80,27 @@ def mount_points(under: str) -> list[str]:
 
 def mount_at(path: str) -> MountEntry | None:
     """Return the topmost mount whose mount point is exactly ``path``, or ``None``."""
-    entries = [entry for entry in mount_table() if entry.mount_point == path]
-    return entries[-1] if entries else None
+    lines = [line for line in _table_lines() if _mount_point(line) == path]
+    return _entry(lines[-1]) if lines else None
+
+
+def mount_holding(path: str) -> MountEntry | None:
+    """Return the mount on which a path lies, or will lie when it is made.
+
+    Args:
+        path: An absolute path without symbolic links.
+
+    Returns:
+        ``None`` where the mount table does not tell.
+    """
+    inside = f"{path.rstrip('/')}/"
+    nearest, longest = b"", 0
+    for line in _table_lines():
+        point = _mount_point(line)
+        # Of mounts at the same place the last one is on top.
+        if len(point) >= longest and inside.startswith(f"{point.rstrip('/')}/"):
+            nearest, longest = line, len(point)
+    return _entry(nearest) if nearest else None
 
 
 def mount_options_at(path: str) -> tuple[str, ...]:
@@ -80,6 +110,29 @@ def mount_options_at(path: str) -> tuple[str, ...]:
     """
     entry = mount_at(path)
     return () if entry is None else (*entry.options, *entry.super_options)
+
+
+def filesystem_device(path: str) -> str:
+    """Return the device number of the file system that a path is on, ``MAJOR:MINOR``.
+
+    Paths of which it is the same are on one file system, whatever mount or subvolume leads there.
+
+    Raises:
+        OSError: The path cannot be looked at.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", "rb") as facts:
+            mount_id = next(fact.split()[1] for fact in facts if fact.startswith(b"mnt_id:"))
+        device = os.fstat(descriptor).st_dev
+    finally:
+        os.close(descriptor)
+    for line in _table_lines():
+        number, _, on_device, _ = line.split(b" ", 3)
+        if number == mount_id:
+            return on_device.decode("ascii")
+    # A mount that is in no table, such as a detached one.
+    return f"{os.major(device)}:{os.minor(device)}"
 
 
 def is_mountpoint(path: str) -> bool:
@@ -111,6 +164,10 @@ def _table_lines() -> list[bytes]:
         return [line for line in table.read().split(b"\n") if line]
 
 
+def _mount_point(line: bytes) -> str:
+    return _unescape(line.split(b" ", 5)[4])
+
+
 def _entry(line: bytes) -> MountEntry:
     fields = line.split(b" ")
     # A varying number of optional fields ends with a lone hyphen.
@@ -119,6 +176,7 @@ def _entry(line: bytes) -> MountEntry:
     return MountEntry(
         mount_id=int(fields[0]),
         parent_id=int(fields[1]),
+        device=_unescape(fields[2]),
         root=_unescape(fields[3]),
         mount_point=_unescape(fields[4]),
         options=tuple(_unescape(fields[5]).split(",")),
@@ -131,5 +189,5 @@ def _entry(line: bytes) -> MountEntry:
 def _unescape(field: bytes) -> str:
     """Decode a field, in which the kernel writes space, tab, newline, ``#`` and backslash as octal."""
     if b"\\" in field:
-        field = _ESCAPE.sub(lambda match: bytes((int(match[1], 8),)), field)
+        field = re.sub(_ESCAPE, lambda match: bytes((int(match[1], 8),)), field)
     return os.fsdecode(field)

@@ -54,7 +54,7 @@ def _is_bound_on_itself(path: str) -> bool:
     return top is not None and below is not None and _shows(below, path) == _shows(top, path)
 
 
-def _shows(entry: MountEntry, path: str) -> tuple[str, str, str]:
-    """Return what a mount shows at a path: type and source of the file system, and where in it."""
+def _shows(entry: MountEntry, path: str) -> tuple[str, str]:
+    """Return what a mount shows at a path: the file system's device, and where in it."""
     inside = os.path.relpath(path, entry.mount_point)
-    return entry.filesystem, entry.source, os.path.normpath(os.path.join(entry.root, inside))
+    return entry.device, os.path.normpath(os.path.join(entry.root, inside))

@@ -29,6 +29,7 @@ __all__ = [
     "MOVE_MOUNT",
     "OPENAT2",
     "OPEN_TREE",
+    "QUOTACTL_FD",
     "buffer",
     "check",
     "exit_in_new_namespaces",
@@ -44,6 +45,7 @@ FSCONFIG = 431
 FSMOUNT = 432
 OPENAT2 = 437
 MOUNT_SETATTR = 442
+QUOTACTL_FD = 443
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -78,6 +80,7 @@ def libc() -> ctypes.CDLL:
     library.unshare.argtypes = (c_int,)
     library.syncfs.argtypes = (c_int,)
     library.statfs.argtypes = (c_char_p, c_void_p)
+    library.quotactl.argtypes = (c_int, c_char_p, c_int, c_void_p)
     library.statx.argtypes = (c_int, c_char_p, c_int, c_uint, c_void_p)
     return library
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -30,6 +28,8 @@ MAX_MAP_BYTES = os.sysconf("SC_PAGE_SIZE") - 1
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNS = 0x00020000
 _WAIT_FOR_ANY_CHILD = 0x40000000  # __WALL: also one that was made without an exit signal
+
+_ONLY_ROOT = "only the machine's root may set up ID maps for mounts, not an ordinary user in a namespace"
 
 _IDENTITY = IdRange(0, 0, ID_LIMIT)
 
@@ -56,8 +56,9 @@ def user_namespace(idmap: IdMap) -> int:
     Needs CAP_SYS_ADMIN, CAP_SETUID and CAP_SETGID, and CAP_SETFCAP where host ID 0 is mapped.
 
     Raises:
-        OSError: EPERM without these capabilities; ENOSPC where user namespaces are switched off
-            (``user.max_user_namespaces``) or too many; E2BIG for more ranges than the kernel takes.
+        OSError: EPERM or, for an ordinary user and in their namespaces, EACCES without these capabilities;
+            ENOSPC where user namespaces are switched off (``user.max_user_namespaces``) or too many;
+            E2BIG for more ranges than the kernel takes.
     """
     with _lock:
         known = _namespaces.get(idmap)
@@ -79,14 +80,22 @@ def _inode(descriptor: int) -> int | None:
 def _make(idmap: IdMap) -> int:
     uid_map = _written(idmap.uids, "UID")
     gid_map = _written(idmap.gids, "GID")
+    import signal  # noqa: PLC0415 - it makes three enumerations, for who has a map to hold
+
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         child = exit_in_new_namespaces(_CLONE_NEWUSER)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     try:
-        _write(f"/proc/{child}/uid_map", uid_map)
-        _write(f"/proc/{child}/gid_map", gid_map)
+        try:
+            _write(f"/proc/{child}/uid_map", uid_map)
+            _write(f"/proc/{child}/gid_map", gid_map)
+        except PermissionError as error:
+            if error.errno != errno.EACCES:
+                raise
+            # The files of a process that has exited are the machine's root's (proc_pid(5), dumpable).
+            raise PermissionError(errno.EACCES, _ONLY_ROOT) from error
         return os.open(f"/proc/{child}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.waitpid(child, _WAIT_FOR_ANY_CHILD)
@@ -192,6 +201,8 @@ def _map_process(child: int, idmap: IdMap) -> None:
             # Root may write any map, and newuidmap would ask for grants that root does not have.
             _write(f"/proc/{child}/{kind}_map", _written(ranges, kind.upper()))
             continue
+        import subprocess  # noqa: PLC0415 - costs start-up time, and root needs no other program
+
         words = [str(number) for each in ranges for number in each]
         done = subprocess.run(  # the program has the privilege that the caller lacks
             [f"new{kind}map", str(child), *words], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What ``storage.conf`` and the environment say about the store that is used where none is named.
+"""What the configuration files and the environment say about the store that is used where none is named.
 
 Defaults and precedence are those of containers/storage 1.43 to 1.6x (types/options.go, types/utils.go).
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from hostspec.store.configuration_files import SYSTEM_DIRECTORIES, read_settings, user_directory
+from hostspec.store.configuration_files import SYSTEM_DIRECTORIES, read_settings, user_directory, user_of
 from hostspec.store.configuration_keys import Configuration, SettingsReader
+from hostspec.store.own_settings import read_own_settings
 
 __all__ = ["Configuration", "load_configuration"]
 
@@ -35,7 +36,12 @@ def load_configuration(
     Raises:
         InvalidRequest: A file cannot be read or understood; names the file and the key.
     """
-    user = _user(environment) if uid is None else uid
+    user = user_of(environment) if uid is None else uid
+    own = read_own_settings(environment, uid=user, system=system)
+    return _of_storage_conf(environment, user, system)._replace(own=own)
+
+
+def _of_storage_conf(environment: Mapping[str, str], user: int, system: Sequence[str]) -> Configuration:
     directory = user_directory(environment, rootless=user != 0)
     if user == 0:
         settings = read_settings(environment, user, user=directory, system=system)
@@ -52,11 +58,6 @@ def load_configuration(
 
 def _has_file(directory: str | None) -> bool:
     return directory is not None and os.path.exists(os.path.join(directory, "storage.conf"))
-
-
-def _user(environment: Mapping[str, str]) -> int:
-    named = environment.get("_CONTAINERS_ROOTLESS_UID", "")
-    return int(named) if named.isdigit() else os.geteuid()
 
 
 def _home(environment: Mapping[str, str]) -> str:

@@ -14,7 +14,18 @@ from typing import NamedTuple
 
 from hostspec.errors import InvalidRequest
 
-__all__ = ["SYSTEM_DIRECTORIES", "Settings", "read_settings", "user_directory"]
+__all__ = [
+    "SYSTEM_DIRECTORIES",
+    "Settings",
+    "Toml",
+    "UnknownKey",
+    "named_file",
+    "parse_file",
+    "read_file",
+    "read_settings",
+    "user_directory",
+    "user_of",
+]
 
 SYSTEM_DIRECTORIES = ("/usr/share/containers", "/etc/containers")
 """The distribution's and the administrator's directory; the latter counts more."""
@@ -24,6 +35,19 @@ _SUFFIX = ".conf"
 _VARIABLE = "CONTAINERS_STORAGE_CONF"
 
 Toml = dict[str, object]
+"""What a file says."""
+
+
+class UnknownKey(NamedTuple):
+    """A key that nobody knows."""
+
+    source: str
+    """The file, or the files that were merged."""
+    key: str
+    """The key, with its tables before it."""
+
+    def __str__(self) -> str:
+        return f"{self.key} in {self.source}"
 
 
 class Settings(NamedTuple):
@@ -40,6 +64,12 @@ class Settings(NamedTuple):
         return " with ".join(self.files) or "the configuration"
 
 
+def user_of(environment: Mapping[str, str]) -> int:
+    """Return the ID of the user whose store it is: the caller, outside the namespace that podman made."""
+    named = environment.get("_CONTAINERS_ROOTLESS_UID", "")
+    return int(named) if named.isdigit() else os.geteuid()
+
+
 def user_directory(environment: Mapping[str, str], *, rootless: bool) -> str | None:
     """Return the directory of the user's own configuration files.
 
@@ -49,6 +79,11 @@ def user_directory(environment: Mapping[str, str], *, rootless: bool) -> str | N
     if not home and rootless:
         home = os.path.join(environment.get("HOME") or os.path.expanduser("~"), ".config")
     return os.path.join(home, "containers") if home else None
+
+
+def named_file(environment: Mapping[str, str]) -> str:
+    """Return the path of the one file that the environment names, or ``""``."""
+    return environment.get(_VARIABLE, "")
 
 
 def read_settings(
@@ -73,26 +108,26 @@ def read_settings(
     content: Toml = {}
     for path, text in _texts(environment, uid, user, system):
         files.append(path)
-        _merge(content, _parsed(path, text))
+        _merge(content, parse_file(path, text))
     return Settings(tuple(files), content)
 
 
 def _texts(
     environment: Mapping[str, str], uid: int, user: str | None, system: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    named = environment.get(_VARIABLE)
+    named = named_file(environment)
     if named:
         yield named, _needed(named, _VARIABLE)
     else:
         directories = [*system, *([user] if user else [])]
         for directory in reversed(directories):
             path = os.path.join(directory, _NAME + _SUFFIX)
-            text = _read(path)
+            text = read_file(path)
             if text is not None:
                 yield path, text
                 break
         for path in _drop_ins(directories, uid, user):
-            text = _read(path)
+            text = read_file(path)
             if text is not None:
                 yield path, text
     override = environment.get(f"{_VARIABLE}_OVERRIDE")
@@ -121,13 +156,18 @@ def _drop_ins(directories: Sequence[str], uid: int, user: str | None) -> list[st
 
 
 def _needed(path: str, variable: str) -> bytes:
-    text = _read(path)
+    text = read_file(path)
     if text is None:
         raise InvalidRequest(path, f"does not exist; correct or unset {variable}")
     return text
 
 
-def _read(path: str) -> bytes | None:
+def read_file(path: str) -> bytes | None:
+    """Return what a file holds, or ``None`` where there is none.
+
+    Raises:
+        InvalidRequest: It cannot be read.
+    """
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -137,7 +177,12 @@ def _read(path: str) -> bytes | None:
         raise InvalidRequest(path, f"cannot be read: {error.strerror}") from error
 
 
-def _parsed(path: str, text: bytes) -> Toml:
+def parse_file(path: str, text: bytes) -> Toml:
+    """Return what a file says.
+
+    Raises:
+        InvalidRequest: It is no TOML.
+    """
     import tomllib  # noqa: PLC0415 - who names a store by flags needs none
 
     try:

@@ -13,8 +13,9 @@ from typing import NamedTuple, NoReturn
 
 from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
-from hostspec.store.configuration_files import Settings
+from hostspec.store.configuration_files import Settings, UnknownKey
 from hostspec.store.layout import DRIVER_SYNONYMS
+from hostspec.store.own_settings import FORMAT_TABLES, OwnSettings
 
 __all__ = ["Configuration", "SettingsReader"]
 
@@ -58,29 +59,6 @@ _OPTION_KEYS = frozenset(
         "strip_suid_sgid",
     )
 )
-# What the file format defines for its own drivers. A table that is not here belongs to a driver that
-# somebody else made, and is that driver's business as a whole.
-_TABLES: Mapping[str, frozenset[str]] = {
-    "aufs": frozenset(),
-    "btrfs": frozenset({"min_space", "size"}),
-    "overlay": frozenset(
-        {
-            "force_mask",
-            "ignore_chown_errors",
-            "inodes",
-            "mount_program",
-            "mountopt",
-            "size",
-            "skip_mount_home",
-            "sync",
-            "use_composefs",
-        }
-    ),
-    "thinpool": frozenset(),
-    "vfs": frozenset({"ignore_chown_errors", "sync"}),
-    "zfs": frozenset(),
-}
-_OWN_PREFIX = "hostspec_"
 _VARIABLE_IN_PATH = re.compile(r"\$(?:\{([^}]*)\}|(\w+))", re.ASCII)
 
 
@@ -111,21 +89,45 @@ class Configuration(NamedTuple):
     """Least and greatest number of IDs in an automatic user namespace; for container engines."""
     pull_options: Mapping[str, str] = {}
     """For programs that pull images."""
-    unknown: tuple[str, ...] = ()
-    """Keys that no version of the format knows."""
+    unknown_keys: tuple[UnknownKey, ...] = ()
+    """Keys of ``storage.conf`` that no version of the format knows."""
     general: tuple[tuple[str, str], ...] = ()
     """Driver options for whichever driver it is; names and values."""
     tables: Mapping[str, tuple[tuple[str, str], ...]] = {}
     """Driver options by driver."""
     instead: tuple[str, ...] | None = None
-    """Options of ``STORAGE_OPTS``, which replace those of the files."""
+    """Options of ``STORAGE_OPTS``, which replace those of ``storage.conf``."""
+    own: OwnSettings = OwnSettings()
+    """What ``hostspec.conf`` says."""
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """Every file that was read."""
+        return (*self.files, *self.own.files)
+
+    @property
+    def unknown(self) -> tuple[UnknownKey, ...]:
+        """Keys that nobody knows, of all files."""
+        return (*self.unknown_keys, *self.own.unknown)
 
     def options_for(self, driver: str) -> tuple[str, ...]:
-        """Return the options for a driver as ``DRIVER.KEY=VALUE``; of one given twice, the last counts."""
+        """Return the options for a driver, and the store's own; of one given twice, the last counts.
+
+        Returns:
+            ``DRIVER.KEY=VALUE`` and ``hostspec.KEY=VALUE``.
+        """
+        given = tuple(
+            f"{driver}.{key}={value}" for key, value in (*self.general, *self.tables.get(driver, ()))
+        )
+        return (*self.own.options_for(driver), *(given if self.instead is None else self.instead))
+
+    def sources_for(self, driver: str) -> Mapping[str, str]:
+        """Return which files say something of the driver's options: what to name, by ``DRIVER.KEY``."""
         if self.instead is not None:
-            return self.instead
+            return self.own.said_in
+        source = " with ".join(self.files)
         given = (*self.general, *self.tables.get(driver, ()))
-        return tuple(f"{driver}.{key}={value}" for key, value in given)
+        return {**self.own.said_in, **{f"{driver}.{key}": source for key, _ in given}}
 
 
 class SettingsReader:
@@ -170,9 +172,9 @@ class SettingsReader:
                 self._number(options, "storage.options.auto-userns-max-size"),
             ),
             pull_options=self._pull_options(),
-            unknown=self._unknown(),
+            unknown_keys=self._unknown(),
             general=self._general(),
-            tables={name: self._of_driver(name) for name in options if name not in _OPTION_KEYS},
+            tables={name: self._of_driver(name) for name in options if name in FORMAT_TABLES},
             instead=self._instead(),
         )
 
@@ -189,7 +191,7 @@ class SettingsReader:
             driver=driver,
             driver_priority=self._texts(self._storage, "storage.driver_priority"),
             pull_options=self._pull_options(),
-            unknown=self._unknown(),
+            unknown_keys=self._unknown(),
             tables={driver: (("ignore_chown_errors", named),)} if driver and named else {},
             instead=self._instead(),
         )
@@ -227,32 +229,26 @@ class SettingsReader:
         return tuple(each for each in found if each[1])
 
     def _of_driver(self, name: str) -> tuple[tuple[str, str], ...]:
-        known = _TABLES.get(name)
         table = self._options[name]
         if not isinstance(table, dict):
             return ()  # listed as unknown
         return tuple(
             (key, self._plain(f"storage.options.{name}.{key}", value))
             for key, value in table.items()
-            if value != "" and (known is None or key in known or key.startswith(_OWN_PREFIX))
+            if value != "" and key in FORMAT_TABLES[name]
         )
 
-    def _unknown(self) -> tuple[str, ...]:
+    def _unknown(self) -> tuple[UnknownKey, ...]:
         found = [key for key in self._settings.content if key != "storage"]
         found += [f"storage.{key}" for key in self._storage if key not in _STORAGE_KEYS]
         driver = self._driver()
         for key, value in self._options.items():
-            if not isinstance(value, dict):
+            if not isinstance(value, dict) or key not in FORMAT_TABLES:
                 found += [f"storage.options.{key}"] if key not in _OPTION_KEYS else []
-            elif key not in _TABLES:
-                found += [f"storage.options.{key}"] if key not in {*_OPTION_KEYS, driver} else []
             elif key == driver:
-                found += [
-                    f"storage.options.{key}.{each}"
-                    for each in value
-                    if each not in _TABLES[key] and not each.startswith(_OWN_PREFIX)
-                ]
-        return tuple(found)
+                known = FORMAT_TABLES[key]
+                found += [f"storage.options.{key}.{each}" for each in value if each not in known]
+        return tuple(UnknownKey(self._settings.source, key) for key in found)
 
     def _idmap(self) -> IdMap:
         user = self._text(self._options, "storage.options.remap-user")

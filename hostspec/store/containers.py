@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from hostspec.errors import Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import copies_of, note_use
+from hostspec.store.copies import copies_of
+from hostspec.store.copy_notes import note_use
 from hostspec.store.filling import Making, make_layer, new_id
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layers import check_parent, create_empty
 from hostspec.store.layout import check_id
-from hostspec.store.mapped import Footing, Strategy, find_footing
+from hostspec.store.mapped import Footing, find_footing
+from hostspec.store.policy import Strategy
 from hostspec.store.records import VOLATILE, Container, Image, Layer
 from hostspec.store.table_places import STABLE, VOLATILE_PLACE
 from hostspec.store.timestamps import now
@@ -27,7 +29,7 @@ def create_container(  # noqa: PLR0913 - as the method of Store has them
     container_id: str | None = None,
     names: Sequence[str] = (),
     idmap: IdMap | None = None,
-    strategy: Strategy = "auto",
+    strategy: Strategy | None = None,
     metadata: str = "",
     flags: Mapping[str, object] | None = None,
     options: CreateOptions | None = None,
@@ -50,18 +52,22 @@ def create_container(  # noqa: PLR0913 - as the method of Store has them
     )
     check_id("container", container.id)
     root.containers.read().refuse_taken(container.id, container.names)
-    footing = find_footing(
-        root,
-        found,
-        container.idmap,
-        strategy,
-        squash=wanted.squash,
-        threads=wanted.threads,
-        progress=wanted.progress,
-    )
-    _make(root, container, found, footing, wanted)
-    if footing.parent is not None and footing.parent.idmap:
-        note_use(root, footing.parent.id)
+    footing = find_footing(root, found, container.idmap, strategy, wanted)
+    try:
+        _make(root, container, found, footing, wanted)
+    except Unknown:
+        # A mapped copy may be removed as unused while we are about to use it; then there will be another.
+        if footing.parent is None or not footing.parent.idmap or footing.parent.id in root.layers.read():
+            raise
+        footing = find_footing(root, found, container.idmap, strategy, wanted)
+        _make(root, container, found, footing, wanted)
+    parent = footing.parent
+    if footing.way == "reuse" and parent is not None and (found is None or parent.id != found.layer):
+        note_use(root, parent.id)
+    if footing.way in {"template", "copy"}:
+        from hostspec.store.unused_copies import tidy_up  # noqa: PLC0415 - most containers take no new copy
+
+        tidy_up(root)
     return container
 
 

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, NamedTuple
 
-from hostspec.idmap import IdMap
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_ancestors
-from hostspec.store.mounting import shift_of
+from hostspec.store.mounting import shift_on_disk
 from hostspec.store.records import Layer
 from hostspec.store.recovery import read_layers
 from hostspec.store.tar_split_files import open_original
-from hostspec.values import Change, DiskUsage, LayerRef, StoredIds
+from hostspec.values import Change, DiskUsage, LayerRef
 
 __all__ = ["changes", "container_size", "diff", "diff_size", "disk_usage", "image_size"]
 
@@ -84,19 +83,13 @@ def _compared(root: GraphRoot, reference: str, parent: str | None) -> Compared:
     layers = read_layers(root)
     layer = layers.get(_layer_id(root, reference))
     other = layers.get(_layer_id(root, parent)) if parent else layers.with_id(layer.parent)
-    return Compared(
-        LayerRef(layer.id, layer.idmap or _map_on_disk(root, layer.id)),
-        LayerRef(other.id, other.idmap) if other is not None else None,
-        layer,
-    )
+    return Compared(_as_on_disk(root, layer), _as_on_disk(root, other) if other is not None else None, layer)
 
 
-def _map_on_disk(root: GraphRoot, layer_id: str) -> IdMap:
-    """Return the map of what was written through a container's shifted mount, where its layer has none."""
-    layer = read_layers(root).get(layer_id)
-    owner = next((each for each in root.containers.read() if each.layer == layer_id), None)
-    shift = shift_of(layer, owner)
-    if not shift:
-        return shift
-    mapped = root.driver.supports_shifting(shift).stored is StoredIds.MAPPED
-    return shift if mapped else IdMap()
+def _as_on_disk(root: GraphRoot, layer: Layer) -> LayerRef:
+    """Return a layer as drivers are told of it, with what was written through a container's shifted mount."""
+    if layer.idmap:
+        return LayerRef(layer.id, layer.idmap)
+    owner = next((each for each in root.containers.read() if each.layer == layer.id), None)
+    shift = shift_on_disk(root, layer, owner)
+    return LayerRef(layer.id, shift, shifted=bool(shift))

@@ -1,9 +1,10 @@
 """Making a layer: filled unseen and unlocked, then visible in one short step.
 
 A driver that stages layers keeps one that is being filled in its working area, where it belongs to
-this process alone. Under the locks we only look whether everything is still as it was, have the
-driver rename the layer into place, and write its record. A driver that cannot stage makes the layer
-visible at once; then the locks are held all the while, and the record is flagged as incomplete.
+this process alone, and seals it there, which may take as long. Under the locks we only look whether
+everything is still as it was, have the driver rename the layer into place, and write its record. A driver
+that cannot stage makes the layer visible at once; then the locks are held all the while, and the record is
+flagged as incomplete.
 """
 
 from __future__ import annotations
@@ -87,6 +88,7 @@ def _fill_then_lock(root: GraphRoot, making: Making) -> Layer:
     try:
         with _blaming_removal(root, making):
             layer = _filled(root, making, carried)
+        root.driver.seal(layer.id)
         root.sync_data()
         with root.editing() as edits:
             recover_under_lock(root, edits)

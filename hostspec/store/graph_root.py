@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from hostspec.errors import Duplicate, StoreReadOnly
+from hostspec.errors import Duplicate, InvalidRequest, StoreReadOnly
 from hostspec.idmap import IdMap
 from hostspec.store.layout import Layout
 from hostspec.store.locking import LockFile, OccasionLocks
 from hostspec.store.mount_counts import MountCounts
+from hostspec.store.policy import Policy
 from hostspec.store.records import Container, Image, Layer
 from hostspec.store.table_places import containers_of, images_of, layers_of
 from hostspec.store.tables import Edit
@@ -49,6 +51,8 @@ class GraphRoot:
         additional: Where the additional stores are, whose images and layers are seen and never written.
         idmap: The map of layers and containers for which none is named.
         ignore_volatile: Whether volatile containers are mounted like any other.
+        policy: How containers get their ID maps.
+        option_sources: The files that say something of the driver's options, by ``DRIVER.NAME``.
         layers: The layers' records.
         images: The images' records.
         containers: The containers' records.
@@ -57,7 +61,7 @@ class GraphRoot:
         occasions: Locks for work that only one may do at a time, and that takes long.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that few callers need
         self,
         layout: Layout,
         *,
@@ -67,6 +71,8 @@ class GraphRoot:
         additional: Sequence[str] = (),
         idmap: IdMap = IdMap(),
         ignore_volatile: bool = False,
+        policy: Policy = Policy(),
+        option_sources: Mapping[str, str] = MappingProxyType({}),
         observers: Sequence[Observer] = (),
     ) -> None:
         """Name the places; nothing is read or made yet."""
@@ -74,6 +80,8 @@ class GraphRoot:
         self.additional = tuple(Layout(each, layout.run_root, layout.driver) for each in additional)
         self.idmap = idmap
         self.ignore_volatile = ignore_volatile
+        self.policy = policy
+        self.option_sources = option_sources
         self.options = tuple(options)
         self.read_only = read_only
         self.sync: Sync = sync
@@ -109,7 +117,13 @@ class GraphRoot:
         """
         with self._opening:
             if self._driver is None:
-                self._driver = self._opened_driver()
+                try:
+                    self._driver = self._opened_driver()
+                except InvalidRequest as error:
+                    option = error.subject.removeprefix("option ").partition("=")[0]
+                    if option in self.option_sources:
+                        raise InvalidRequest(self.option_sources[option], str(error)) from error
+                    raise
             return self._driver
 
     @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from hostspec.errors import InvalidRequest, Unknown
@@ -9,6 +10,7 @@ from hostspec.store.big_data import pull_up, with_items, write_items
 from hostspec.store.filling import new_id
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layout import check_id
+from hostspec.store.mounting import shift_on_disk
 from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import recover_under_lock
 from hostspec.store.table_places import STABLE
@@ -16,6 +18,9 @@ from hostspec.store.timestamps import now
 from hostspec.store.unsettled import Note
 
 __all__ = ["create_image"]
+
+# What the Go library accepts (opencontainers/go-digest); it refuses a whole table in which there is another.
+_DIGEST = r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}"
 
 
 def create_image(
@@ -31,8 +36,8 @@ def create_image(
 ) -> Image:
     """Record an image; see :meth:`hostspec.store.Store.create_image`."""
     root.refuse_if_read_only()
-    if digest is not None and ":" not in digest:
-        raise InvalidRequest(f"digest {digest!r}", "must be ALGORITHM:HEX, as in sha256:…")
+    if digest is not None and not re.fullmatch(_DIGEST, digest):
+        raise InvalidRequest(f"digest {digest!r}", "must be ALGORITHM:HEX, as in sha256:… with 64 digits")
     image = Image(
         id=image_id or new_id(),
         digest=digest,
@@ -49,7 +54,7 @@ def create_image(
         if top_layer and layer is None:
             raise Unknown("layer", top_layer)
         if layer is not None:
-            _refuse_shifted_layer(edits, layer)
+            _refuse_shifted_layer(root, edits, layer)
         image = image._replace(layer=layer.id if layer is not None else None)
         with root.unsettled.noting([Note("image", image.id)]):
             if beyond is not None:
@@ -73,9 +78,9 @@ def _joined(wanted: Image, present: Image, *, created: str | None) -> Image:
     )
 
 
-def _refuse_shifted_layer(edits: Edits, layer: Layer) -> None:
-    """Refuse the layer of a container that is shifted: what was written into it may carry host IDs."""
+def _refuse_shifted_layer(root: GraphRoot, edits: Edits, layer: Layer) -> None:
+    """Refuse the layer of a container that is shifted, if what is written into it carries host IDs."""
     for container in edits.containers:
-        if container.layer == layer.id and container.idmap and not layer.idmap:
+        if container.layer == layer.id and shift_on_disk(root, layer, container):
             reason = f"belongs to container {container.id}, whose files are shifted when it is mounted"
             raise InvalidRequest(f"layer {layer.id}", f"{reason}; import its diff as a layer instead")

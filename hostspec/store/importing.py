@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from hostspec.errors import InvalidRequest
+from hostspec.errors import InvalidRequest, failing
 from hostspec.idmap import IdMap
 from hostspec.store.filling import Making, make_layer
 from hostspec.store.graph_root import GraphRoot
@@ -56,6 +56,8 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                 filled = incoming.finish(layer)
                 if incoming.has_tar_split:
                     tar_split.seal()
+                if wanted.squash:
+                    _say_what_is_squashed(filled)
                 return filled
 
         return make_layer(
@@ -72,20 +74,32 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
         )
 
 
+def _say_what_is_squashed(layer: Layer) -> None:
+    """Warn of the owners that this process could not give to a layer's files."""
+    from hostspec.store.squashing import Owners, assignable_ids, warn_of_squashing  # noqa: PLC0415 - seldom
+
+    owners = Owners(frozenset(layer.uids), frozenset(layer.gids), complete=True)
+    outside = owners.outside(layer.idmap)
+    ours = assignable_ids()
+    if not layer.idmap and ours:
+        outside = owners.outside(ours)
+    if outside:
+        warn_of_squashing(f"layer {layer.id}: owners outside the ID map {layer.idmap or ours}", outside)
+
+
 def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
     """Unpack a tar into a layer that exists; see :meth:`hostspec.store.Store.apply_diff`."""
     root.refuse_if_read_only()
     layers = root.layers.read()
     layer = layers.get(reference)
     layers.refuse_read_only(layer.id)
-    _refuse_shifted(root, layer)
     with (
         root.occasions.holding(f"layer-{layer.id}"),
         _opened(source) as stream,
         NewTarSplit(root.layout) as tar_split,
     ):
         with IncomingLayer(stream, tar_split.file) as incoming:
-            size = root.driver.apply_diff(layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap))
+            size = _unpacked(root, layer, incoming.stream)
             filled = incoming.finish(layer)
             if incoming.has_tar_split:
                 tar_split.seal()
@@ -93,15 +107,22 @@ def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
     return size
 
 
-def _refuse_shifted(root: GraphRoot, layer: Layer) -> None:
-    """Refuse to write beside the mount into a layer whose files have the IDs that a mount gives them."""
-    for container in root.containers.read():
-        if container.layer == layer.id and shift_of(layer, container):
-            raise InvalidRequest(
-                f"layer {layer.id}",
-                f"belongs to container {container.id}, whose map is made when it is mounted; "
-                "mount the container and write there",
-            )
+def _unpacked(root: GraphRoot, layer: Layer, stream: BinaryIO) -> int:
+    """Unpack into a layer; through its mount where that gives the files their IDs, as the mapped root."""
+    owner = next((each for each in root.containers.read() if each.layer == layer.id), None)
+    shift = shift_of(layer, owner)
+    if not shift:
+        return root.driver.apply_diff(layer.id, stream, ApplyOptions(idmap=layer.idmap))
+    from hostspec.archive.unpack import unpack  # noqa: PLC0415 - seldom needed
+    from hostspec.archive.whiteouts import WhiteoutForm  # noqa: PLC0415
+    from hostspec.kernel.file_identity import making_files_as  # noqa: PLC0415
+
+    with (
+        root.driver.mounted(layer.id, idmap=shift, read_only=False) as tree,
+        failing(f"apply a diff to layer {layer.id}"),
+        making_files_as(*shift.root()),
+    ):
+        return unpack(stream, tree, idmap=shift, whiteouts=WhiteoutForm.PLAIN)
 
 
 def _record_diff(root: GraphRoot, filled: Layer, tar_split: NewTarSplit) -> None:

@@ -1,7 +1,8 @@
 """A layer's tar stream on its way in: decompressed, measured and digested while somebody unpacks it.
 
-Reading, decompressing and digesting release the interpreter's lock, so a thread does them ahead of
-the unpacking, a few pieces at most. It also follows the tar, for what the layer's record needs of it.
+One thread reads, digests what comes, and decompresses it, ahead of the unpacking
+(:mod:`hostspec.store.read_ahead`); a second digests the tar; a third follows it, for what the layer's
+record needs of it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 from hostspec.archive.compression import Compression, decompressed
 from hostspec.errors import DigestMismatch, InvalidRequest
 from hostspec.store.following import Follower
-from hostspec.store.read_ahead import ReadAhead
+from hostspec.store.read_ahead import Place, ReadAhead
 from hostspec.store.records import Layer
 from hostspec.values import Progress, ProgressCallback
 
@@ -58,14 +59,15 @@ class IncomingLayer:
         """
         self._expected = (expected_digest, expected_diff_id)
         self._follower = Follower(tar_split)
-        self._came = _Measured(_reader_of(source), _algorithm(expected_digest), _told(source, progress))
+        self._came = _Measured(
+            _reader_of(source), _Digest(_algorithm(expected_digest)), _told(source, progress)
+        )
         unpacked = decompressed(cast(BinaryIO, self._came))
         self._compression = unpacked.compression
-        algorithm: str | None = _algorithm(expected_diff_id)
-        if self._compression is Compression.NONE and algorithm == _algorithm(expected_digest):
-            algorithm = None  # what comes is what is unpacked; it need not be digested twice
-        self._unpacked = _Measured(unpacked.readinto, algorithm)
-        self._ahead = ReadAhead(self._unpacked, self._follower.follow)
+        self._tar = _Digest(_algorithm(expected_diff_id))
+        if self._compression is Compression.NONE and self._came.digest.algorithm == self._tar.algorithm:
+            self._came.digest = self._tar  # what comes is the tar; it need not be digested twice
+        self._ahead = ReadAhead(unpacked, (self._follow, self._tar.follow))
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +85,9 @@ class IncomingLayer:
         """The uncompressed tar."""
         return cast(BinaryIO, self._ahead)
 
+    def _follow(self, place: Place) -> None:
+        self._follower.follow(cast(BinaryIO, place))
+
     def finish(self, layer: Layer) -> Layer:
         """Read what is left, verify the promises, and note in a layer's record what came.
 
@@ -92,16 +97,15 @@ class IncomingLayer:
         while self._ahead.read(_PIECE):
             pass
         self._came.drain()  # what follows the end of the compressed data is part of the blob
-        digest = self._came.digest or ""
-        diff_digest = self._unpacked.digest or digest
+        digest, diff_digest = str(self._came.digest), str(self._tar)
         for expected, actual in zip(self._expected, (digest, diff_digest), strict=True):
             if expected is not None and expected != actual:
                 raise DigestMismatch(expected, actual)
         return layer._replace(
             compressed_digest=digest,
-            compressed_size=self._came.size,
+            compressed_size=self._came.digest.size,
             diff_digest=diff_digest,
-            diff_size=self._unpacked.size,
+            diff_size=self._tar.size,
             compression=int(self._compression),
             uids=self._follower.uids,
             gids=self._follower.gids,
@@ -113,18 +117,40 @@ class IncomingLayer:
         return self._follower.has_tar_split
 
 
-class _Measured(io.RawIOBase):
-    """A stream that is measured and digested while it is read."""
+class _Digest:
+    """The digest and the size of a stream."""
 
-    def __init__(
-        self, read_into: _ReadInto, algorithm: str | None, tell: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, algorithm: str) -> None:
+        self.algorithm = algorithm
+        self.size = 0
+        self._digest = new_digest(algorithm, usedforsecurity=False)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self._digest.hexdigest()}"
+
+    def add(self, data: memoryview) -> None:
+        """Digest what comes next."""
+        self.size += len(data)
+        self._digest.update(data)
+
+    def follow(self, place: Place) -> None:
+        """Digest a stream to its end."""
+        for view in place.views():
+            self.add(view)
+
+
+class _Measured(io.RawIOBase):
+    """A stream that is measured and digested while it is read.
+
+    Attributes:
+        digest: Of what has been read. Another may take its place, and is then left to whoever put it there.
+    """
+
+    def __init__(self, read_into: _ReadInto, digest: _Digest, tell: Callable[[int], None] | None) -> None:
         super().__init__()
         self._read_into = read_into
-        self._algorithm = algorithm
-        self._digest = new_digest(algorithm, usedforsecurity=False) if algorithm else None
+        self._own = self.digest = digest
         self._tell = tell
-        self.size = 0
 
     def readable(self) -> bool:
         return True
@@ -133,9 +159,8 @@ class _Measured(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         count = self._read_into(view)
         if count:
-            self.size += count
-            if self._digest is not None:
-                self._digest.update(view[:count])
+            if self.digest is self._own:
+                self._own.add(view[:count])
             if self._tell is not None:
                 self._tell(count)
         return count
@@ -144,11 +169,6 @@ class _Measured(io.RawIOBase):
         """Read to the end."""
         while self.read(_PIECE):
             pass
-
-    @property
-    def digest(self) -> str | None:
-        """The digest of what has been read, where it is digested."""
-        return f"{self._algorithm}:{self._digest.hexdigest()}" if self._digest is not None else None
 
 
 def _reader_of(source: BinaryIO) -> _ReadInto:

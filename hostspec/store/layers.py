@@ -68,9 +68,12 @@ def draft_layer(
 
 
 def _default_idmap(root: GraphRoot) -> IdMap:
-    """Return the map of a layer that stands on nothing; none where the driver shifts when it mounts."""
-    shifts = bool(root.idmap) and root.driver.supports_shifting(root.idmap).possible
-    return IdMap() if shifts else root.idmap
+    """Return the map of a layer that stands on nothing; none where everybody shifts when mounting."""
+    if not root.idmap:
+        return root.idmap
+    from hostspec.store.strategies import explain  # noqa: PLC0415 - few stores have a map of their own
+
+    return IdMap() if explain(root, None, root.idmap, None).shifted_by_all else root.idmap
 
 
 def create_empty(root: GraphRoot, layer: Layer, parent: Layer | None, options: CreateOptions) -> IdMap:

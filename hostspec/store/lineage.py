@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from hostspec.store.records import Layer
 from hostspec.store.tables import Snapshot
 
-__all__ = ["children", "children_first", "with_ancestors", "with_descent"]
+if TYPE_CHECKING:
+    from hostspec.store.graph_root import GraphRoot
+
+__all__ = ["children", "children_first", "too_deep_for_others", "with_ancestors", "with_descent"]
 
 
 def with_descent(layers: Snapshot[Layer], top: str | None) -> Iterator[Layer]:
@@ -40,3 +44,13 @@ def children_first(layers: Snapshot[Layer], identifiers: Collection[str]) -> lis
     """Return the IDs in an order in which no layer comes before one that stands on it."""
     depth = {each: sum(1 for _ in with_descent(layers, each)) for each in identifiers}
     return sorted(identifiers, key=lambda each: depth[each], reverse=True)
+
+
+def too_deep_for_others(root: GraphRoot, top: str | None) -> str | None:
+    """Say why other programs on this store cannot mount what stands on a layer, or return ``None``."""
+    depth = sum(1 for _ in with_descent(root.layers.read(), top))
+    limit = root.driver.capabilities.shared_depth
+    if limit is None or depth <= limit:
+        return None
+    others = f"other programs on this store, podman 4 among them, mount no more than {limit}"
+    return f"layer {top} is the top of {depth} layers, and {others}"

@@ -7,27 +7,23 @@ which owners outside the map were squashed is only for containers that allow it;
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from hostspec.errors import InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import copies_of, is_noted, is_squashed, note_strategy
-from hostspec.store.filling import Making, layer_ref, make_layer, new_id
-from hostspec.store.graph_root import Edits, GraphRoot
-from hostspec.store.layers import check_parent
-from hostspec.store.lineage import with_descent
+from hostspec.store.copies import tops_of
+from hostspec.store.copy_making import Copying
+from hostspec.store.copy_notes import renew_note
+from hostspec.store.graph_root import GraphRoot
+from hostspec.store.notices import warn
+from hostspec.store.policy import Strategy
 from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import read_layers
+from hostspec.store.slow_ways import heed_slow_way
+from hostspec.store.strategies import Choice, choose
 from hostspec.store.tables import Snapshot
-from hostspec.store.tar_split_files import share_tar_split
-from hostspec.store.timestamps import now
-from hostspec.values import CreateOptions, LayerRef, ProgressCallback
+from hostspec.values import CreateOptions
 
-__all__ = ["Footing", "Strategy", "find_footing"]
-
-Strategy = Literal["auto", "shift", "template", "copy"]
-"""How a container gets its ID map: shifted when it is mounted, or on a mapped copy of the image's top
-layer, made by the driver (template) or by diff and apply (copy). ``auto`` takes the first that works."""
+__all__ = ["Footing", "Warmth", "find_footing", "warm"]
 
 
 class Footing(NamedTuple):
@@ -37,162 +33,106 @@ class Footing(NamedTuple):
     """The parent, or ``None`` for a container without an image's files."""
     layer_idmap: IdMap
     """The map for the record of the container's layer; empty where mounts shift."""
-    strategy: str
-    """``"none"`` (nothing to map), ``"shift"``, ``"template"``, ``"copy"`` or ``"reuse"``."""
+    way: str
+    """How it came to be so; as :attr:`hostspec.store.strategies.Choice.way`."""
+    reason: str = ""
+    """Why, for people."""
+
+
+class Warmth(NamedTuple):
+    """What there is now for containers of one image and map."""
+
+    way: str
+    """``"template"`` or ``"copy"`` where a copy was made, ``"reuse"`` where there was one, ``"shift"`` or
+    ``"none"`` where containers need none."""
+    reason: str
+    """Why, for people."""
+    layer: Layer | None
+    """The copy, if there is one."""
 
 
 def find_footing(
     root: GraphRoot,
     image: Image | None,
     idmap: IdMap,
-    strategy: Strategy,
+    strategy: Strategy | None,
+    options: CreateOptions,
     *,
-    squash: bool = False,
-    threads: int | None = None,
-    progress: ProgressCallback | None = None,
+    ahead: bool = False,
 ) -> Footing:
     """Choose what a container with this map stands on, and make the mapped copy if it takes one.
 
-    As the Go library does (store.go, ``imageTopLayerForMapping``): shift where the driver can and the top
-    layer carries container IDs, else whichever of the image's top layers has exactly this map, else a new
-    mapped copy.
+    Args:
+        root: The store.
+        image: The container's image, or ``None``.
+        idmap: The container's map.
+        strategy: The way that was asked for, or ``None`` for what the store's options say.
+        options: Squashing, threads and progress.
+        ahead: Whether no container waits for it, so that it may be slow.
 
     Raises:
-        OperationNotSupported: Shifting was asked for, and the driver cannot.
+        OperationNotSupported: Shifting was asked for, and is not possible.
+        SlowWayRefused: It takes a slow copy, and the store's options forbid one.
         Unknown: The image's top layer is missing.
     """
     layers = read_layers(root)
-    candidates = _candidates(root, image, layers)
-    top = candidates[0] if candidates else None
-    if strategy in {"auto", "shift"} and idmap:
-        reason = _reason_against_shifting(root, layers, top, idmap)
-        if not reason:
-            return Footing(top, IdMap(), "shift")
-        if strategy == "shift":
-            raise OperationNotSupported(root.layout.driver, f"shift to the ID map {idmap}", reason)
-    if image is None or not candidates:
-        return Footing(None, idmap, "none")
-    fitting = _fitting(root, candidates, idmap, squash=squash)
-    if fitting is not None:
-        return Footing(fitting, idmap, "reuse" if idmap else "none")
-    with root.occasions.holding(_occasion(image, idmap)):
-        layers = read_layers(root)
-        image = root.images.read().get(image.id)  # others may have added a copy while we waited
-        candidates = _candidates(root, image, layers)
-        fitting = _fitting(root, candidates, idmap, squash=squash)
-        if fitting is not None:
-            return Footing(fitting, idmap, "reuse")
-        made = _Copying(root, image, candidates[0], layers.with_id(candidates[0].parent), idmap)
-        native = strategy != "copy" and root.driver.implements("create_from_template")
-        copy = made.make(
-            CreateOptions(
-                idmap=idmap,
-                read_only=True,
-                mount_label=candidates[0].mount_label,
-                squash=squash,
-                threads=threads,
-                progress=progress,
-            ),
-            native=native,
-        )
-        return Footing(copy, idmap, "template" if native else "copy")
+    choice = choose(root, layers, image, idmap, strategy, squash=options.squash)
+    if image is not None and choice.way in {"template", "copy"}:
+        # One at a time; those who waited find the copy of the first.
+        with root.occasions.holding(_occasion(image, idmap)):
+            layers = read_layers(root)
+            image = root.images.read().get(image.id)
+            choice = choose(root, layers, image, idmap, strategy, squash=options.squash)
+            if choice.way in {"template", "copy"}:
+                return _copied(root, layers, image, idmap, choice, options, ahead=ahead)
+    _warn_of(choice)
+    if image is not None and choice.stands_on is not None and choice.stands_on.id != image.layer:
+        renew_note(root, choice.stands_on.id)  # before anybody takes it for unused
+    layer_idmap = IdMap() if choice.way == "shift" else idmap
+    return Footing(choice.stands_on, layer_idmap, choice.way, choice.reason)
 
 
-class _Copying(NamedTuple):
-    """One mapped copy while it is made."""
-
-    root: GraphRoot
-    image: Image
-    template: Layer
-    parent: Layer | None
-    idmap: IdMap
-
-    def make(self, options: CreateOptions, *, native: bool) -> Layer:
-        """Make the copy, or return the one that somebody else made meanwhile."""
-        draft = self.template._replace(
-            id=new_id(),
-            names=(),
-            created=now(),
-            flags={},
-            idmap=self.idmap,
-            big_data=(),
-            read_only=False,
-            elsewhere="",
-        )
-        return make_layer(
-            self.root,
-            Making(
-                draft=draft,
-                create=lambda layer: self._create(layer, options, native=native),
-                check=lambda edits: self._check(edits, squash=options.squash),
-                options=options,
-                reads=(self.template.id, *((self.parent.id,) if self.parent else ())),
-                belongs_to=("image", self.image.id),
-                record=lambda edits, layer: self._record(edits, layer, options, native=native),
-            ),
-        )
-
-    def _create(self, layer: Layer, options: CreateOptions, *, native: bool) -> IdMap:
-        template = LayerRef(self.template.id, self.template.idmap)
-        return self.root.driver.create_from_template(
-            layer.id, template, layer_ref(self.parent), options, native=native
-        )
-
-    def _check(self, edits: Edits, *, squash: bool) -> Layer | None:
-        image = edits.images.with_id(self.image.id)
-        if image is None:
-            raise Unknown("image", self.image.id)
-        if image.layer != self.image.layer:
-            raise InvalidRequest(f"image {image.id}", "got another top layer meanwhile; try again")
-        check_parent(edits, self.template)
-        check_parent(edits, self.parent)
-        return _fitting(self.root, _candidates(self.root, image, edits.layers), self.idmap, squash=squash)
-
-    def _record(self, edits: Edits, layer: Layer, options: CreateOptions, *, native: bool) -> None:
-        image = edits.images.get(self.image.id)
-        strategy = "template" if native else "copy"
-        share_tar_split(self.root.layout, self.template, layer.id)
-        # The note is there before the copy can be found by its map.
-        template = self.template.id if image.read_only else ""
-        note_strategy(self.root, layer.id, strategy, template, squashed=options.squash)
-        if image.read_only:
-            return
-        edits.images.put(image._replace(mapped_layers=(*image.mapped_layers, layer.id)))
-        edits.images.save()
+def warm(
+    root: GraphRoot,
+    reference: str,
+    idmap: IdMap | None,
+    strategy: Strategy | None,
+    options: CreateOptions,
+) -> Warmth:
+    """Make the copy that containers will stand on; see :meth:`hostspec.store.Store.warm`."""
+    root.refuse_if_read_only()
+    image = root.images.read().get(reference)
+    wanted = root.idmap if idmap is None else idmap
+    footing = find_footing(root, image, wanted, strategy, options, ahead=True)
+    if footing.way not in {"template", "copy", "reuse"}:
+        return Warmth(footing.way, footing.reason, None)
+    return Warmth(footing.way, footing.reason, footing.parent)
 
 
-def _reason_against_shifting(
-    root: GraphRoot, layers: Snapshot[Layer], top: Layer | None, idmap: IdMap
-) -> str:
-    """Return why a container on this layer cannot be shifted, or ``""``.
-
-    A copy for another map may, in the driver, stand on the layer that it was made from, whatever its
-    own files carry, so nothing that stands on a copy is shifted.
-    """
-    copies = {layer_id for image in root.images.read() for layer_id in image.mapped_layers}
-    for layer in with_descent(layers, top.id if top is not None else None):
-        if layer.idmap or layer.id in copies or is_noted(root, layer.id):
-            return f"layer {layer.id} is for an ID map already"
-    shifting = root.driver.supports_shifting(idmap)
-    return "" if shifting.possible else shifting.reason or "the driver cannot"
-
-
-def _candidates(root: GraphRoot, image: Image | None, layers: Snapshot[Layer]) -> list[Layer]:
-    """Return the image's top layer and its mapped copies, as far as they are there with their parents."""
-    if image is None or image.layer is None:
-        return []
-    tops = (image.layer, *copies_of(root, image))
-    found = [layer for each in tops if (layer := layers.with_id(each)) is not None]
-    whole = [layer for layer in found if layer.parent is None or layer.parent in layers]
-    if not whole:
-        raise Unknown("layer", image.layer)
-    return whole
+def _copied(
+    root: GraphRoot,
+    layers: Snapshot[Layer],
+    image: Image,
+    idmap: IdMap,
+    choice: Choice,
+    options: CreateOptions,
+    *,
+    ahead: bool,
+) -> Footing:
+    """Make a mapped copy; the caller holds the lock for it."""
+    template = tops_of(root, image, layers)[0]
+    if choice.slow and not ahead:
+        heed_slow_way(root, image, template, idmap)
+    _warn_of(choice)
+    copying = Copying(root, image, layers, template, idmap, native=choice.way == "template")
+    wanted = options._replace(idmap=idmap, read_only=True, mount_label=template.mount_label, others=())
+    copy = copying.make(wanted)
+    return Footing(copy, idmap, choice.way, choice.reason)
 
 
-def _fitting(root: GraphRoot, candidates: list[Layer], idmap: IdMap, *, squash: bool) -> Layer | None:
-    """Return the first layer with this map in which no owner was squashed, unless that is allowed."""
-    same = (layer for layer in candidates if layer.idmap == idmap)
-    return next((layer for layer in same if squash or not is_squashed(root, layer.id)), None)
+def _warn_of(choice: Choice) -> None:
+    if choice.forced and choice.not_for_podman:
+        warn(f"the way {choice.way!r} was asked for: {choice.not_for_podman}")
 
 
 def _occasion(image: Image, idmap: IdMap) -> str:

@@ -15,13 +15,14 @@ from hostspec.store.mount_counts import MountCount, MountCountsEdit
 from hostspec.store.records import Container, Image, Layer
 from hostspec.store.tables import Snapshot
 from hostspec.store.unsettled import MOUNT, UNMOUNT, Note
-from hostspec.values import MountOptions
+from hostspec.values import MountOptions, StoredIds
 
 __all__ = [
     "mount",
     "mount_count",
     "settle",
     "shift_of",
+    "shift_on_disk",
     "take_all_down",
     "target_of",
     "unmount",
@@ -70,6 +71,13 @@ def shift_of(layer: Layer, container: Container | None) -> IdMap:
     It shifts exactly when the container's record has a map and its layer's record has none.
     """
     return container.idmap if container is not None and not layer.idmap else IdMap()
+
+
+def shift_on_disk(root: GraphRoot, layer: Layer, container: Container | None) -> IdMap:
+    """Return the map that files carry which were written into a layer while it was mounted so."""
+    shift = shift_of(layer, container)
+    mapped = shift and root.driver.supports_shifting(shift).stored is StoredIds.MAPPED
+    return shift if mapped else IdMap()
 
 
 def mount(

@@ -25,19 +25,20 @@ def find_object(
     """Return the object of that ID or name, of whichever of these kinds it is found first.
 
     A name may belong to one object of each kind; the Go library looks among layers first (``updateNames``,
-    ``Metadata``), and whoever else uses the store must mean the same one.
+    ``Metadata``), and whoever else uses the store must mean the same one. Only where nothing is called
+    exactly so, the name may be short for an image's.
     """
     found: Layer | Image | Container | None = None
     for kind in kinds or _KINDS:
         if kind == "layer":
-            found = read_layers(root).find(reference)
+            found = read_layers(root).find_as_given(reference)
         elif kind == "image":
-            found = root.images.read().find(reference)
+            found = root.images.read().find_as_given(reference)
         else:
-            found = root.containers.read().find(reference)
+            found = root.containers.read().find_as_given(reference)
         if found is not None:
-            break
-    return found
+            return found
+    return root.images.read().find(reference) if "image" in (kinds or _KINDS) else None
 
 
 def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequence[str]]) -> Names:

@@ -10,6 +10,7 @@ from hostspec.errors import DriverUnavailable, InvalidRequest
 from hostspec.idmap import IdMap
 from hostspec.store.graph_root import GraphRoot, Sync
 from hostspec.store.layout import DRIVER_SYNONYMS, Layout, drivers_with_records
+from hostspec.store.policy import POLICY_PREFIX, Policy, parse_policy
 from hostspec.store.store import Store
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def open_store(  # noqa: PLR0913 - keywords that few callers need
 ) -> Store:
     """Open a store, which need not exist; nothing is made on disk before something is put in.
 
-    Where neither root, run root, driver nor options are given, ``storage.conf`` and the environment say
-    what they are; where only one of the roots is given, they say what the other is.
+    Where neither root, run root, driver nor options are given, the configuration files and the environment
+    say what they are; where only one of the roots is given, they say what the other is.
 
     Args:
         root: The graph root.
@@ -45,7 +46,8 @@ def open_store(  # noqa: PLR0913 - keywords that few callers need
         driver: The driver's name; by default the one that the store was made by, or for a new store the
             best that can be used there.
         options: Options, ``KEY=VALUE``, with or without ``DRIVER.`` before the key: the driver's, and
-            ``imagestore`` (graph roots of additional stores) and ``sync``, which hold for any driver.
+            ``imagestore`` (graph roots of additional stores) and ``sync``, which hold for any driver;
+            and the store's own, ``hostspec.KEY=VALUE``, see :class:`hostspec.store.policy.Policy`.
         image_store: A graph root of their own for images and their layers.
         transient: Whether containers need not survive a reboot; their records lie in the run root.
         read_only: Refuse everything that writes, and leave what dead processes left as it is.
@@ -85,6 +87,8 @@ def open_store(  # noqa: PLR0913 - keywords that few callers need
             additional=[each for each in split.image_stores if each not in {graph, images}],
             idmap=settings.idmap if settings else IdMap(),
             ignore_volatile=settings is not None and settings.disable_volatile,
+            policy=split.policy,
+            option_sources=settings.sources_for(name) if settings else {},
             observers=observers,
         ),
         configuration=settings,
@@ -110,6 +114,8 @@ class SplitOptions(NamedTuple):
     """``imagestore`` and ``additionalimagestore``: absolute paths of additional stores' graph roots."""
     sync: Sync
     """``sync``: what makes layer data survive a power loss."""
+    policy: Policy
+    """The store's own."""
 
 
 def split_options(driver: str, options: Sequence[str]) -> SplitOptions:
@@ -118,7 +124,8 @@ def split_options(driver: str, options: Sequence[str]) -> SplitOptions:
     Raises:
         InvalidRequest: An option is malformed or another driver's, or an additional store is no directory.
     """
-    given = [_option(driver, text) for text in options]
+    given = [_option(driver, text) for text in options if not _is_own(text)]
+    own = [_option(POLICY_PREFIX, text) for text in options if _is_own(text)]
     stores = [
         _additional_store(f"{driver}.{key}", path)
         for key, value in given
@@ -135,14 +142,15 @@ def split_options(driver: str, options: Sequence[str]) -> SplitOptions:
         tuple(each for each in given if each[0] not in {*_IMAGE_STORES, _SYNC}),
         tuple(dict.fromkeys(stores)),
         sync,
+        parse_policy(own),
     )
 
 
 def best_driver(graph: str, run: str, priority: Sequence[str] = ()) -> str:
     """Return the best driver that can be used for a new store.
 
-    One that can shift ID maps comes before one that cannot, and one whose layers are differences before one
-    that copies whole trees.
+    One that shifts ID maps as every client does comes before one that does not, and one whose layers are
+    differences before one that copies whole trees.
 
     Args:
         graph: Absolute path of the graph root.
@@ -163,7 +171,8 @@ def best_driver(graph: str, run: str, priority: Sequence[str] = ()) -> str:
         try:
             opened = open_driver(each.name, home=home, run_root=run_root)
             whole = opened.capabilities.layers_are_whole
-            shifts = opened.supports_shifting(IdMap([(0, 100_000, 65_536)], [(0, 100_000, 65_536)])).possible
+            shifting = opened.supports_shifting(IdMap([(0, 100_000, 65_536)], [(0, 100_000, 65_536)]))
+            shifts = shifting.possible and shifting.shared_with_go
         except DriverUnavailable as error:
             reasons.append(str(error))
         else:
@@ -216,6 +225,10 @@ def _driver_of(roots: Sequence[str], run: str, wanted: str | None, priority: Seq
         reason = f"has records of several drivers ({', '.join(makers.values())}); say which to open"
         raise InvalidRequest(roots[0], reason)
     return next(iter(makers), None) or best_driver(roots[0], run, priority)
+
+
+def _is_own(text: str) -> bool:
+    return text.strip().startswith(f"{POLICY_PREFIX}.")
 
 
 def _option(driver: str, text: str) -> tuple[str, str]:

@@ -1,20 +1,29 @@
-"""A stream that is read ahead of its user, and followed while it is."""
+"""A stream that one thread reads ahead of its user, and others follow meanwhile.
+
+Reading, decompressing and digesting release the interpreter's lock, so each goes on beside the unpacking.
+What is read goes round in a few buffers; a buffer is filled again when everybody has read it. So the
+memory is the same whatever the stream's length, and the slowest reader sets the pace.
+"""
 
 from __future__ import annotations
 
 import io
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["ReadAhead", "Source"]
+__all__ = ["BUFFERED_BYTES", "Follow", "Place", "ReadAhead", "Source"]
 
-_PIECES_AHEAD = 8
+_BUFFERS = 4
+_BUFFER_SIZE = 1 << 19
 _SECONDS_TO_END = 1.0
+
+BUFFERED_BYTES = _BUFFERS * _BUFFER_SIZE
+"""Most that is read ahead of the slowest reader, and the memory that it takes."""
 
 
 class Source(Protocol):
@@ -26,28 +35,30 @@ class Source(Protocol):
 
 
 class ReadAhead(io.RawIOBase):
-    """A stream that a thread reads a few pieces ahead of whoever uses it, and follows meanwhile.
+    """A stream that a thread reads a few pieces ahead of whoever uses it, and others follow.
 
-    Whoever has read it to its end knows that the follower has, too.
+    Whoever has read it to its end knows that all followers have, too.
     """
 
-    def __init__(self, source: Source, follow: Callable[[BinaryIO], None]) -> None:
+    def __init__(self, source: Source, followers: Sequence[Follow]) -> None:
         """Start to read.
 
         Args:
-            source: What is read, in the thread.
-            follow: Runs in the thread, and reads the stream that it is given to the end.
+            source: What is read, in a thread.
+            followers: Each runs in a thread of its own, and reads the same stream to its end.
         """
         super().__init__()
         self._source = source
-        self._follow = follow
-        self._pieces: SimpleQueue[bytes | BaseException] = SimpleQueue()
-        self._room = threading.Semaphore(_PIECES_AHEAD)
-        self._stop = False
-        self._piece = memoryview(b"")
-        self._ended: BaseException | bool = False
-        self._thread = threading.Thread(target=self._run, name="layer stream", daemon=True)
-        self._thread.start()
+        self._buffers = _Buffers(readers=len(followers) + 1)
+        self._place = Place(self._buffers)
+        self._followed = [Place(self._buffers) for _ in followers]
+        self._threads = [
+            Thread(target=self._run, args=pair, name="layer follower", daemon=True)
+            for pair in zip(followers, self._followed, strict=True)
+        ]
+        self._reader = Thread(target=self._read, name="layer stream", daemon=True)
+        for thread in (*self._threads, self._reader):
+            thread.start()
 
     def readable(self) -> bool:
         """Say that this can be read."""
@@ -57,74 +68,166 @@ class ReadAhead(io.RawIOBase):
         """Read into ``buffer``, at least one byte but at the end.
 
         Raises:
-            Exception: What the source or the follower raised.
+            Exception: What the source or a follower raised.
         """
-        if not self._piece:
-            self._next_piece()
-        view = memoryview(buffer).cast("B")
-        count = min(len(view), len(self._piece))
-        view[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
+        return self._place.readinto(buffer)
 
     def close(self) -> None:
         """Stop reading; a source that keeps silent is not waited for."""
-        self._stop = True
-        self._room.release()
-        self._thread.join(_SECONDS_TO_END)
+        if not self.closed:
+            self._buffers.stop()
+            for place in self._followed:
+                place.end(_StoppedError())
+            for thread in (self._reader, *self._threads):
+                thread.join(_SECONDS_TO_END)
         super().close()
 
-    def pass_on(self, view: memoryview) -> int:
-        """Read a piece in the thread, for the follower as well as the user."""
-        self._room.acquire()
-        if self._stop:
-            raise _StoppedError
+    def _read(self) -> None:
+        """Fill buffers and hand them round, until the source ends or nobody wants the rest."""
+        end: BaseException | None = None
         try:
-            count = self._source.readinto(view)
-        except BaseException as error:
-            raise _SourceFailedError from error
-        if count:
-            self._pieces.put(bytes(view[:count]))
-        return count
-
-    def _next_piece(self) -> None:
-        if self._ended is False:
-            came = self._pieces.get()
-            self._room.release()
-            if isinstance(came, BaseException):
-                self._ended = came
-            elif came:
-                self._piece = memoryview(came)
+            while (buffer := self._buffers.take()) is not None:
+                buffer.size = self._source.readinto(buffer.view)
+                if not buffer.size:
+                    break
+                for place in (self._place, *self._followed):
+                    place.add(buffer)
             else:
-                self._ended = True
-        if isinstance(self._ended, BaseException):
-            raise self._ended
-
-    def _run(self) -> None:
-        end: bytes | BaseException = b""
-        try:
-            self._follow(cast(BinaryIO, _Followed(self)))
-        except _StoppedError:
-            return
-        except _SourceFailedError as error:
-            end = error.__cause__ or error
+                return
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
             end = error
-        self._pieces.put(end)
+        for place in self._followed:
+            place.end(None if end is None else _SourceFailedError())
+        for thread in self._threads:
+            thread.join()
+        self._place.end(end)
+
+    def _run(self, follow: Follow, place: Place) -> None:
+        try:
+            follow(place)
+            for _ in place.views():
+                pass  # or its buffers would be missing
+        except (_StoppedError, _SourceFailedError):
+            return
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
+            self._place.end(error)
 
 
-class _Followed(io.RawIOBase):
-    """The stream as the follower sees it."""
+class Place(io.RawIOBase):
+    """How far one reader has come."""
 
-    def __init__(self, ahead: ReadAhead) -> None:
+    def __init__(self, buffers: _Buffers) -> None:
+        """Begin at the beginning."""
         super().__init__()
-        self._ahead = ahead
+        self._buffers = buffers
+        self._coming: SimpleQueue[_Buffer | BaseException | None] = SimpleQueue()
+        self._buffer: _Buffer | None = None
+        self._rest = memoryview(b"")
+        self._ended = False
+        self._error: BaseException | None = None
 
     def readable(self) -> bool:
+        """Say that this can be read."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        return self._ahead.pass_on(memoryview(buffer).cast("B"))
+        """Read into ``buffer``, at least one byte but at the end."""
+        if not self._rest and not self._advance():
+            return 0
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        if not self._rest:
+            self._give_back()
+        return count
+
+    def views(self) -> Iterator[memoryview]:
+        """Yield the rest of the stream without copying it; each view is valid until the next."""
+        while self._rest or self._advance():
+            view, self._rest = self._rest, memoryview(b"")
+            yield view
+
+    def add(self, buffer: _Buffer) -> None:
+        """Let the reader come to this, in the end."""
+        self._coming.put(buffer)
+
+    def end(self, error: BaseException | None) -> None:
+        """Let the reader come to the end, or to an error."""
+        self._coming.put(error)
+
+    def _advance(self) -> bool:
+        """Wait for the next buffer; tell whether there is one."""
+        self._give_back()
+        if self._buffers.stopped:
+            raise _StoppedError
+        if not self._ended:
+            came = self._coming.get()
+            if isinstance(came, _Buffer):
+                self._buffer = came
+                self._rest = came.view[: came.size]
+                return True
+            self._ended = True
+            self._error = came
+        if self._error is not None:
+            raise self._error
+        return False
+
+    def _give_back(self) -> None:
+        if self._buffer is not None:
+            self._buffers.give_back(self._buffer)
+            self._buffer = None
+
+
+Follow = Callable[[Place], None]
+"""Reads a stream to its end."""
+
+
+class _Buffer:
+    """A piece of the stream."""
+
+    __slots__ = ("readers_left", "size", "view")
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_BUFFER_SIZE))
+        self.size = 0
+        self.readers_left = 0
+
+
+class _Buffers:
+    """All the memory that there is for the stream."""
+
+    def __init__(self, readers: int) -> None:
+        self.stopped = False
+        self._readers = readers
+        self._made = 0
+        self._free: SimpleQueue[_Buffer | None] = SimpleQueue()
+        self._lock = Lock()
+
+    def take(self) -> _Buffer | None:
+        """Wait for a buffer that everybody has read; ``None`` when nobody wants the rest."""
+        if self._made < _BUFFERS and self._free.empty():
+            self._made += 1
+            buffer: _Buffer | None = _Buffer()
+        else:
+            buffer = self._free.get()
+        if buffer is None or self.stopped:
+            return None
+        buffer.readers_left = self._readers
+        return buffer
+
+    def give_back(self, buffer: _Buffer) -> None:
+        """Say that one reader has read a buffer."""
+        with self._lock:
+            buffer.readers_left -= 1
+            is_free = not buffer.readers_left
+        if is_free:
+            self._free.put(buffer)
+
+    def stop(self) -> None:
+        """Let nobody wait any longer."""
+        self.stopped = True
+        self._free.put(None)
 
 
 class _StoppedError(Exception):
@@ -132,4 +235,4 @@ class _StoppedError(Exception):
 
 
 class _SourceFailedError(Exception):
-    """The source cannot be read; the cause says why."""
+    """The source cannot be read; who uses the stream hears why."""

@@ -1,5 +1,7 @@
 """The JSON of records: fields, their order and what is left out when empty are containers/storage's.
 
+Objects whose keys are not fixed are sorted by them, as Go writes them.
+
 Fields that are not known here are kept and written back.
 """
 
@@ -129,8 +131,8 @@ def image_to_json(image: Image) -> Json:
             "mapped-layers": image.mapped_layers,
             "metadata": image.metadata,
             "big-data-names": image.big_data,
-            "big-data-sizes": image.big_data_sizes,
-            "big-data-digests": image.big_data_digests,
+            "big-data-sizes": dict(sorted(image.big_data_sizes.items())),
+            "big-data-digests": dict(sorted(image.big_data_digests.items())),
             "created": image.created,
             "flags": image.flags,
         },
@@ -170,8 +172,8 @@ def container_to_json(container: Container) -> Json:
             "layer": container.layer,
             "metadata": container.metadata,
             "big-data-names": container.big_data,
-            "big-data-sizes": container.big_data_sizes,
-            "big-data-digests": container.big_data_digests,
+            "big-data-sizes": dict(sorted(container.big_data_sizes.items())),
+            "big-data-digests": dict(sorted(container.big_data_digests.items())),
             "created": container.created,
             **_idmap_to_json(container.idmap),
             "flags": container.flags,

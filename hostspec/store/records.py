@@ -1,6 +1,7 @@
 """Layers, images and containers as the store records them (layers.go, images.go, containers.go)."""
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 from collections.abc import Mapping
 from typing import NamedTuple, cast

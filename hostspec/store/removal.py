@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hostspec.errors import InUse, LayerInUse
+from hostspec.store.copies import copies_of
+from hostspec.store.copy_notes import note_use
 from hostspec.store.garbage import unrecorded_layers
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children, children_first, with_descent
@@ -23,7 +25,15 @@ from hostspec.store.recovery import (
 )
 from hostspec.store.unsettled import Note
 
-__all__ = ["delete_any", "delete_container", "delete_image", "delete_layer", "layers_to_remove", "wipe"]
+__all__ = [
+    "delete_any",
+    "delete_container",
+    "delete_image",
+    "delete_layer",
+    "layers_to_remove",
+    "remove_layers",
+    "wipe",
+]
 
 
 def delete_layer(root: GraphRoot, reference: str) -> None:
@@ -44,6 +54,7 @@ def delete_container(root: GraphRoot, reference: str) -> None:
         recover_under_lock(root, edits)
         container = edits.containers.get(reference)
         _refuse_used_layer(edits, container.layer, by_containers=False)
+        _note_end_of_use(root, edits, container)
         _remove_container(root, edits, container)
     root.clear_up()
 
@@ -71,7 +82,9 @@ def delete_any(root: GraphRoot, reference: str) -> None:
     with root.editing() as edits:
         recover_under_lock(root, edits)
         container = edits.containers.find(reference)
-        image = edits.images.find(reference)
+        image = edits.images.find_as_given(reference)
+        if image is None and edits.layers.find(reference) is None:
+            image = edits.images.find(reference)
         if container is not None:
             _remove_container(root, edits, container)
         elif image is not None:
@@ -94,6 +107,16 @@ def wipe(root: GraphRoot) -> None:
         owners = [*edits.containers, *(each for each in edits.images if not each.read_only)]
         _remove(root, edits, doomed, owners, [Note("layer", each) for each in doomed])
     root.clear_up()
+
+
+def remove_layers(root: GraphRoot, edits: Edits, layer_ids: Sequence[str]) -> None:
+    """Remove layers on which nothing stands, as the caller made sure, who holds the locks and reclaims.
+
+    Raises:
+        LayerInUse: In the driver, something stands on one; that one is recorded again.
+        DriverFailed: A mount is busy, and nothing was removed; or the operating system refused.
+    """
+    _remove(root, edits, layer_ids, [], [Note("layer", each) for each in layer_ids])
 
 
 def layers_to_remove(edits: Edits, image: Image) -> tuple[str, ...]:
@@ -123,6 +146,14 @@ def _refuse_used_layer(edits: Edits, layer_id: str, *, by_containers: bool = Tru
     containers = [each.id for each in edits.containers if each.layer == layer_id]
     if containers and by_containers:
         raise LayerInUse(layer_id, containers, "is in use by container")
+
+
+def _note_end_of_use(root: GraphRoot, edits: Edits, container: Container) -> None:
+    """Note that a mapped copy was in use until now, if the container stands on one."""
+    image = edits.images.with_id(container.image)
+    layer = edits.layers.with_id(container.layer)
+    if image is not None and layer is not None and layer.parent in copies_of(root, image):
+        note_use(root, layer.parent)
 
 
 def _remove_container(root: GraphRoot, edits: Edits, container: Container) -> None:

@@ -114,6 +114,11 @@ class SplitDriver:
         return carried
 
     @hookimpl
+    def seal(self, layer_id: str) -> None:
+        """Seal it where it was made."""
+        self._holder(layer_id).seal(layer_id)
+
+    @hookimpl
     def commit(self, layer_id: str) -> None:
         """Commit it where it was made."""
         self._holder(layer_id).commit(layer_id)
@@ -145,6 +150,12 @@ class SplitDriver:
         """Give up both."""
         self._containers.cleanup()
         self._images.cleanup()
+
+    @hookimpl
+    def close(self) -> None:
+        """Close both."""
+        self._containers.close()
+        self._images.close()
 
     # Mounts
 

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from hostspec.idmap import IdMap
     from hostspec.store.configuration import Configuration
     from hostspec.store.copies import MappedCopy
+    from hostspec.store.disk_space import DiskSpace
     from hostspec.store.findings import CheckReport
     from hostspec.store.graph_root import GraphRoot
     from hostspec.store.importing import LayerSource
-    from hostspec.store.mapped import Strategy
-    from hostspec.store.strategies import Way
+    from hostspec.store.mapped import Warmth
+    from hostspec.store.policy import Policy, Strategy
+    from hostspec.store.slow_ways import CopyCost
+    from hostspec.store.strategies import Choice, Way
     from hostspec.values import Change, DiskUsage, ProgressCallback
 
 __all__ = ["Store"]
@@ -65,9 +68,16 @@ class Store:
         return f"<Store {self.root!r} of driver {self.driver_name!r}>"
 
     def close(self) -> None:
-        """Give up what this process has open. Mounts stay."""
-        if self._root.driver_if_open is not None and not self._root.read_only:
+        """Give up at once what this process has open: locks, descriptors, the working area. Mounts stay.
+
+        The store can still be used, and is then open again.
+        """
+        driver = self._root.driver_if_open
+        if driver is None:
+            return
+        if not self._root.read_only:
             self._root.clear_up()
+        driver.close()
 
     # What and where it is
 
@@ -93,11 +103,16 @@ class Store:
 
     @property
     def options(self) -> Sequence[str]:
-        """The options of the driver and of the store, as ``DRIVER.KEY=VALUE``."""
+        """The options of the driver and of the store, as ``DRIVER.KEY=VALUE`` and ``hostspec.KEY=VALUE``."""
         stores = [("imagestore", each) for each in self.additional_stores]
         sync = [("sync", self._root.sync)] if self._root.sync != "none" else []
         given = (*stores, *self._root.options, *sync)
-        return tuple(f"{self.driver_name}.{key}={value}" for key, value in given)
+        return (*(f"{self.driver_name}.{key}={value}" for key, value in given), *self.policy.as_options())
+
+    @property
+    def policy(self) -> Policy:
+        """How containers get their ID maps, and how long unused copies stay: the store's own options."""
+        return self._root.policy
 
     @property
     def image_store(self) -> str | None:
@@ -129,10 +144,28 @@ class Store:
         return self._root.driver.status()
 
     def idmap_strategies(self, idmap: IdMap) -> Sequence[Way]:
-        """Return the ways to give a container this map, best first, each with why it is possible or not."""
+        """Return the ways to give a container this map, cheapest first, and why each is possible or not."""
         from hostspec.store.strategies import ways_for
 
         return ways_for(self._root, idmap)
+
+    def explain_idmap(
+        self, image: str | None, idmap: IdMap | None = None, *, strategy: Strategy | None = None
+    ) -> Choice:
+        """Say which way a container would get its map now, why, and why not a better one; make nothing.
+
+        Args:
+            image: Reference to its image, or ``None``.
+            idmap: Its map; as for :meth:`create_container`.
+            strategy: As there.
+
+        Raises:
+            Unknown: There is no such image, or its top layer is missing.
+            OperationNotSupported: Shifting was asked for, and is not possible.
+        """
+        from hostspec.store.strategies import explain
+
+        return explain(self._root, image, idmap, strategy)
 
     # Looking
 
@@ -207,6 +240,19 @@ class Store:
 
         return find_layer(self._root, diff_digest, parent)
 
+    def too_deep_for_others(self, top_layer: str | None) -> str | None:
+        """Say why other programs cannot mount what stands on a layer, because of its many parents.
+
+        Args:
+            top_layer: ID of the layer, an image's for example.
+
+        Returns:
+            A sentence for people, or ``None`` where it is no problem.
+        """
+        from hostspec.store.lineage import too_deep_for_others
+
+        return too_deep_for_others(self._root, top_layer)
+
     def images_by_digest(self, digest: str) -> Sequence[Image]:
         """Return the images that have that digest, their own or one of their manifests'."""
         return tuple(image for image in self._root.images.read() if digest in image.digests)
@@ -257,9 +303,10 @@ class Store:
             layer_id: Its ID; random by default.
             names: Its names.
             idmap: The map that its files are to carry; by default its parent's.
-            read_only: Whether only :meth:`apply_diff` will write into it.
+            read_only: Whether it is an image's layer; a driver may keep one so that nobody can write to it
+                any more, :meth:`apply_diff` included.
             mount_label: SELinux label.
-            storage_options: The driver's options for one layer, ``size`` and the like.
+            storage_options: Limits, ``size`` (``"10g"``) and ``inodes``, and the driver's own options.
             squash: Give files whose IDs are outside the map the nearest that is inside.
             progress: Told how far an ownership pass has come, in files.
 
@@ -272,6 +319,7 @@ class Store:
             InvalidRequest: The ID is no file name, or the parent is a container's own layer.
             IdNotMapped: A file's owner is outside the map.
         """
+        from hostspec.store.layer_options import with_storage_options
         from hostspec.store.layers import create_layer
         from hostspec.values import CreateOptions
 
@@ -281,12 +329,9 @@ class Store:
             layer_id=layer_id,
             names=names,
             idmap=idmap,
-            options=CreateOptions(
-                read_only=read_only,
-                mount_label=mount_label,
-                others=tuple(storage_options),
-                squash=squash,
-                progress=progress,
+            options=with_storage_options(
+                CreateOptions(read_only=read_only, mount_label=mount_label, squash=squash, progress=progress),
+                storage_options,
             ),
         )
 
@@ -397,7 +442,7 @@ class Store:
         container_id: str | None = None,
         names: Sequence[str] = (),
         idmap: IdMap | None = None,
-        strategy: Strategy = "auto",
+        strategy: Strategy | None = None,
         metadata: str = "",
         volatile: bool = False,
         mount_label: str = "",
@@ -417,12 +462,13 @@ class Store:
             strategy: How its files come to be seen under that map: ``"shift"`` (when it is mounted),
                 ``"template"`` or ``"copy"`` (on a mapped copy of the image's top layer, made by the driver
                 or by diff and apply), or ``"auto"`` for the first that works. A copy that is there
-                already is used again, however it was made.
+                already is used again, however it was made. By default as the store's options say.
             metadata: Any text.
             volatile: Its content need not survive a crash of the machine.
             mount_label: SELinux label.
             mount_options: Options with which it is to be mounted.
-            storage_options: The driver's options for its layer, ``size`` and the like.
+            storage_options: Limits, ``size`` (``"10g"``) and ``inodes``, and the driver's own options for
+                its layer.
             squash: Give files whose IDs are outside the map the nearest that is inside.
             threads: Threads for an ownership pass.
             progress: Told how far a mapped copy has come, in files.
@@ -434,9 +480,11 @@ class Store:
             Unknown: There is no such image, or its top layer is missing.
             Duplicate: The ID or a name is taken.
             OperationNotSupported: The driver cannot shift, and nothing else was allowed.
+            SlowWayRefused: It takes a slow copy, which the store's options forbid; see :meth:`warm`.
             IdNotMapped: A file's owner is outside the map.
         """
         from hostspec.store.containers import create_container
+        from hostspec.store.layer_options import with_storage_options
         from hostspec.store.records import VOLATILE
         from hostspec.values import CreateOptions
 
@@ -452,12 +500,9 @@ class Store:
             strategy=strategy,
             metadata=metadata,
             flags=flags,
-            options=CreateOptions(
-                mount_label=mount_label,
-                others=tuple(storage_options),
-                squash=squash,
-                threads=threads,
-                progress=progress,
+            options=with_storage_options(
+                CreateOptions(mount_label=mount_label, squash=squash, threads=threads, progress=progress),
+                storage_options,
             ),
         )
 
@@ -466,6 +511,89 @@ class Store:
         from hostspec.store.copies import list_copies
 
         return list_copies(self._root)
+
+    def warm(
+        self,
+        image: str,
+        idmap: IdMap | None = None,
+        *,
+        strategy: Strategy | None = None,
+        squash: bool = False,
+        threads: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Warmth:
+        """Make the mapped copy for containers of an image ahead of the first one, where they need one.
+
+        It is made however slow that is. Repeating it is harmless: a copy that is there counts as just used.
+
+        Args:
+            image: Reference to the image.
+            idmap: The map of the containers; as for :meth:`create_container`.
+            strategy: As there, and the further ones, too.
+            squash: Give files whose IDs are outside the map the nearest that is inside.
+            threads: Threads for an ownership pass.
+            progress: Told how far the copy has come, in files.
+
+        Returns:
+            The copy, or why none is needed.
+
+        Raises:
+            Unknown: There is no such image, or its top layer is missing.
+            OperationNotSupported: Shifting was asked for, and is not possible.
+            IdNotMapped: A file's owner is outside the map.
+        """
+        from hostspec.store.mapped import warm
+        from hostspec.values import CreateOptions
+
+        options = CreateOptions(squash=squash, threads=threads, progress=progress)
+        return warm(self._root, image, idmap, strategy, options)
+
+    def copy_cost(self, image: str) -> CopyCost:
+        """Return how many files and bytes a mapped copy of an image's top layer has to copy at most.
+
+        Raises:
+            Unknown: There is no such image, or its top layer is missing.
+        """
+        from hostspec.store.slow_ways import cost_of_image
+
+        return cost_of_image(self._root, image)
+
+    def remove_unused_copies(self, unused_for: float, *, dry_run: bool = False) -> Sequence[str]:
+        """Remove mapped copies that no container has stood on for a time; images stay as they are otherwise.
+
+        Args:
+            unused_for: Seconds since the last container was made on one or deleted.
+            dry_run: Only say which would go.
+
+        Returns:
+            IDs of the removed layers, in the order in which they went.
+        """
+        from hostspec.store.unused_copies import remove_unused_copies
+
+        return remove_unused_copies(self._root, unused_for, dry_run=dry_run)
+
+    @contextmanager
+    def automatic_idmap(self, image: str | None = None, *, size: int | None = None) -> Iterator[IdMap]:
+        """Choose an ID map for a container, for a ``with`` block in which the container is made.
+
+        The IDs are of those that ``/etc/subuid`` and ``/etc/subgid`` grant to the user whom the
+        configuration names (``containers`` by default), and no container has any of them. Within the
+        block nobody else chooses any, podman included.
+
+        Args:
+            image: Reference to the container's image.
+            size: How many IDs; by default as many as the image's files and accounts need.
+
+        Raises:
+            Unknown: There is no such image.
+            InvalidRequest: The image needs more IDs than a map may have, or there are not so many free ones.
+            InvalidIdMap: The user has no IDs.
+        """
+        from hostspec.store.user_namespaces import automatic_map
+
+        found = self.image(image) if image else None
+        with automatic_map(self._root, found, configuration=self.configuration, size=size) as idmap:
+            yield idmap
 
     # Mounting
 
@@ -585,6 +713,7 @@ class Store:
         Raises:
             Unknown: There is no such layer.
             InvalidArchive: The tar is broken or hostile; a part of it has been unpacked.
+            DriverFailed: It is an image's layer, and this driver does not write to one again.
         """
         from hostspec.store.importing import apply_diff
 
@@ -599,6 +728,12 @@ class Store:
         from hostspec.store.content import disk_usage
 
         return disk_usage(self._root, reference)
+
+    def disk_space(self) -> DiskSpace:
+        """Return what all layers occupy, by what they are for, and the driver's home as a whole."""
+        from hostspec.store.disk_space import disk_space
+
+        return disk_space(self._root)
 
     def image_size(self, reference: str) -> int:
         """Return the bytes in an image's layers, mapped copies included, and in its big data.
@@ -766,6 +901,10 @@ class Store:
         from hostspec.store.removal import delete_container
 
         delete_container(self._root, reference)
+        if self.policy.remove_mapped_unused_for is not None:
+            from hostspec.store.unused_copies import tidy_up
+
+            tidy_up(self._root)
 
     def delete(self, reference: str) -> None:
         """Remove the container (with its layer), image record or layer of that ID or name, unchecked.

@@ -99,12 +99,23 @@ class Snapshot(Generic[Record]):
         return self.with_id(self._by_name.get(name))
 
     def find(self, reference: str) -> Record | None:
+        """Return the record that :meth:`find_as_given` finds, or else the image whose name is meant."""
+        return self.find_as_given(reference) or self._image_meant_by(reference)
+
+    def find_as_given(self, reference: str) -> Record | None:
         """Return the record with that ID, or that name, or the only one whose ID begins so."""
         found = self._records.get(reference) or self.with_name(reference)
         if found is not None or not reference:
             return found
         candidates = [record for each, record in self._records.items() if each.startswith(reference)]
         return candidates[0] if len(candidates) == 1 else None
+
+    def _image_meant_by(self, reference: str) -> Record | None:
+        if self.kind != "image" or not reference:
+            return None
+        from hostspec.store.references import full_names  # noqa: PLC0415 - only where nothing else is found
+
+        return next(filter(None, map(self.with_name, full_names(reference))), None)
 
     def get(self, reference: str) -> Record:
         """Return the record that :meth:`find` finds.

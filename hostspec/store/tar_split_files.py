@@ -8,7 +8,6 @@ without one is no worse for it, except that its diff is packed anew and has anot
 from __future__ import annotations
 
 import errno
-import logging
 import os
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -18,6 +17,7 @@ from hostspec.errors import InvalidArchive
 from hostspec.store.atomic import replace_file, sync_directory
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.layout import Layout
+from hostspec.store.notices import warn
 from hostspec.store.records import Layer
 from hostspec.store.refusals import refusals
 
@@ -25,8 +25,6 @@ __all__ = ["NewTarSplit", "open_original", "share_tar_split"]
 
 _WITHOUT_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 _PIECE = 1 << 20
-
-_log = logging.getLogger(__name__)
 
 
 class NewTarSplit:
@@ -83,7 +81,7 @@ class NewTarSplit:
         except FileNotFoundError:
             return
         except OSError as error:
-            _log.warning("layer %s has no tar-split file: %s", layer_id, error)
+            warn(f"layer {layer_id} has no tar-split file: {error}")
             with suppress(OSError):
                 os.unlink(path)
 
@@ -105,7 +103,7 @@ def share_tar_split(layout: Layout, template: Layer, copy: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        _log.warning("layer %s has no tar-split file: %s", copy, error)
+        warn(f"layer {copy} has no tar-split file: {error}")
 
 
 def open_original(root: GraphRoot, layer: Layer, held: ExitStack) -> BinaryIO | None:
@@ -135,7 +133,7 @@ def open_original(root: GraphRoot, layer: Layer, held: ExitStack) -> BinaryIO | 
         try:
             stream = own.enter_context(original_tar(file, tree, size=size))
         except InvalidArchive as error:
-            _log.warning("the tar that layer %s came from cannot be had any more: %s", layer.id, error)
+            warn(f"the tar that layer {layer.id} came from cannot be had any more: {error}")
             return None
         held.enter_context(own.pop_all())
         return stream

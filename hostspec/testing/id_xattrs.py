@@ -56,8 +56,12 @@ def encode_xattr(name: str, value: bytes, idmap: IdMap) -> bytes:
 def decode_xattr(name: str, value: bytes, idmap: IdMap) -> bytes:
     """Return ``value``, read from disk, as a tree describes it."""
     if name in {ACL_ACCESS, ACL_DEFAULT}:
+        # Entries of one kind may stand in any order: sorted by host IDs, as tools write them, they are not
+        # sorted by the container's.
         entries = _ACL_ENTRY.iter_unpack(value.removeprefix(_ACL_HEADER))
-        return ",".join(_decode_acl_entry(*fields, idmap=idmap) for fields in entries).encode("ascii")
+        decoded = [(tag, _decode_acl_entry(tag, *rest, idmap=idmap)) for tag, *rest in entries]
+        decoded.sort(key=_place_in_acl)
+        return ",".join(text for _, text in decoded).encode("ascii")
     if name == CAPABILITY:
         return _decode_capability(value, idmap).encode("ascii")
     return value
@@ -79,6 +83,12 @@ def _decode_acl_entry(tag: int, permissions: int, number: int, *, idmap: IdMap) 
         return f"{name}:{letters}"
     ranges = idmap.uids if name.startswith("u") else idmap.gids
     return f"{name[0]}:{_container_id(ranges, number)}:{letters}"
+
+
+def _place_in_acl(entry: tuple[int, str]) -> tuple[int, int, str]:
+    tag, text = entry
+    number = text.split(":")[1]
+    return tag, int(number) if number.isdigit() else 0, number
 
 
 def _encode_capability(text: str, idmap: IdMap) -> bytes:
@@ -107,7 +117,11 @@ def _decode_capability(value: bytes, idmap: IdMap) -> str:
         words.append("effective")
     if len(value) > _CAPABILITY.size:
         (root,) = _CAPABILITY_ROOT.unpack_from(value, _CAPABILITY.size)
-        words.append(f"root={_container_id(idmap.uids, root)}")
+        container_id = _container_id(idmap.uids, root)
+        # Those of the container's own root it reads as version 2: so the kernel shows version 2 through an
+        # idmapped mount, and version 3 in the user namespace of that root (cap_inode_getsecurity).
+        if container_id != "0":
+            words.append(f"root={container_id}")
     return " ".join(words)
 
 

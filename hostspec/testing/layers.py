@@ -91,7 +91,7 @@ class Layers:
                     make_tree(root, tree, idmap)
                 else:
                     change_tree(root, parent.tree, tree, idmap, recreated=recreated)
-            self.driver.commit(layer_id)
+            self._commit(layer_id)
         return Made(LayerRef(layer_id, idmap), tree, parent)
 
     def apply(
@@ -112,7 +112,7 @@ class Layers:
             if parent is not None and parent.idmap != idmap:
                 self.driver.update_idmap(layer_id, parent.idmap, idmap)
             self.driver.apply_diff(layer_id, io.BytesIO(layer), ApplyOptions(idmap=idmap))
-            self.driver.commit(layer_id)
+            self._commit(layer_id)
         return Made(LayerRef(layer_id, idmap), tree, parent)
 
     def copy(
@@ -132,7 +132,7 @@ class Layers:
         with self._removed_on_failure(layer_id):
             if carried != idmap:
                 self.driver.update_idmap(layer_id, carried, idmap, ShiftOptions(squash=squash))
-            self.driver.commit(layer_id)
+            self._commit(layer_id)
         return Made(LayerRef(layer_id, idmap), template.tree, template.parent)
 
     def chain(
@@ -187,6 +187,10 @@ class Layers:
         """Return a whole diff."""
         with self.driver.diff(made.layer, parent.layer if parent else None) as stream:
             return stream.read()
+
+    def _commit(self, layer_id: str) -> None:
+        self.driver.seal(layer_id)
+        self.driver.commit(layer_id)
 
     @contextmanager
     def _removed_on_failure(self, layer_id: str) -> Iterator[None]:

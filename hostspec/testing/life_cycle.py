@@ -16,9 +16,10 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
-from hostspec.testing.layers import Layers
-from hostspec.testing.on_disk import count_files, read_tree
+from hostspec.testing.layers import Layers, Made
+from hostspec.testing.on_disk import count_files, make_tree, read_tree
 from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import MAPPED, MINE, SMALL, UNMAPPED
 from hostspec.testing.tree import Tree, file
 from hostspec.values import CreateOptions, LayerRef
@@ -70,7 +71,7 @@ class LifeCycle(DriverFixtures):
 
     def test_a_staged_layer_is_seen_from_its_commit_on(self, driver: GraphDriver) -> None:
         if not driver.capabilities.stages_layers:
-            pytest.skip("capability: the driver does not stage layers")
+            skip_by_capability("does not stage layers")
         driver.create("staged")
         seen_before = driver.exists("staged"), list(driver.list_layers())
         driver.commit("staged")
@@ -78,9 +79,36 @@ class LifeCycle(DriverFixtures):
         assert seen_before == (False, [])
         assert driver.exists("staged")
 
+    def test_a_sealed_layer_shows_what_was_filled_and_is_still_staged(
+        self, driver: GraphDriver, layers_of_mine: Layers
+    ) -> None:
+        if not driver.capabilities.stages_layers:
+            skip_by_capability("does not stage layers")
+        driver.create("sealed", options=CreateOptions(read_only=True))
+        with driver.mounted("sealed", read_only=False) as root:
+            make_tree(root, MINE, UNMAPPED)
+        for _ in range(2):
+            driver.seal("sealed")
+        made = Made(LayerRef("sealed"), MINE, None)
+
+        assert not driver.exists("sealed")
+        layers_of_mine.check(made)
+        driver.commit("sealed")
+        layers_of_mine.check(made)
+
+    def test_a_sealed_layer_that_is_abandoned_leaves_nothing(self, driver: GraphDriver) -> None:
+        driver.create("abandoned", options=CreateOptions(read_only=True))
+        driver.seal("abandoned")
+        driver.remove("abandoned")
+        driver.create("abandoned")
+        driver.seal("abandoned")
+        driver.commit("abandoned")
+
+        assert list(driver.list_layers()) == ["abandoned"]
+
     def test_a_layer_that_is_not_staged_is_seen_at_once(self, driver: GraphDriver) -> None:
         if driver.capabilities.stages_layers:
-            pytest.skip("capability: the driver stages layers")
+            skip_by_capability("stages layers")
         driver.create("direct")
 
         assert driver.exists("direct")
@@ -96,9 +124,24 @@ class LifeCycle(DriverFixtures):
 
     def test_commit_of_a_layer_that_nobody_staged_is_refused(self, driver: GraphDriver) -> None:
         if not driver.capabilities.stages_layers:
-            pytest.skip("capability: the driver does not stage layers")
+            skip_by_capability("does not stage layers")
         with pytest.raises(Unknown):
             driver.commit("never-created")
+
+    def test_closing_gives_up_every_descriptor_and_no_layer(
+        self, driver: GraphDriver, layers_of_mine: Layers
+    ) -> None:
+        made = layers_of_mine.make("kept", MINE)
+        driver.create("abandoned")
+        for _ in range(2):
+            driver.close()
+
+            opened = [os.readlink(f"/proc/self/fd/{each}") for each in _descriptors()]
+            assert [path for path in opened if path.startswith(driver.home)] == []
+            layers_of_mine.check(made)
+        driver.create("made-later", made.layer)
+        driver.commit("made-later")
+        assert driver.exists("made-later")
 
     def test_an_id_is_given_once(self, driver: GraphDriver, layers_of_mine: Layers) -> None:
         made = layers_of_mine.make("taken", MINE)
@@ -180,7 +223,7 @@ class LifeCycle(DriverFixtures):
         self, driver: GraphDriver, open_driver_at: DriverOpener
     ) -> None:
         if not driver.capabilities.stages_layers:
-            pytest.skip("capability: the driver does not stage layers")
+            skip_by_capability("does not stage layers")
         driver.create("staged")
 
         other = open_driver_at.again()
@@ -238,7 +281,7 @@ class LifeCycle(DriverFixtures):
 
     def test_a_limit_that_cannot_be_kept_is_refused(self, driver: GraphDriver) -> None:
         if driver.capabilities.limits_size:
-            pytest.skip("capability: the driver limits the size of layers")
+            skip_by_capability("limits the size of layers")
         with pytest.raises(OperationNotSupported):
             driver.create("limited", options=CreateOptions(size=1 << 20))
 
@@ -268,3 +311,9 @@ class LifeCycle(DriverFixtures):
             ABOUT_NOBODY[operation](driver)
 
         assert refusal.value.name == NOBODY.layer_id
+
+
+def _descriptors() -> list[str]:
+    """Return the numbers of this process's descriptors, as far as they are still open."""
+    names = os.listdir("/proc/self/fd")
+    return [name for name in names if os.path.lexists(f"/proc/self/fd/{name}")]

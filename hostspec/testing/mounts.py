@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.errors import InvalidRequest, OperationNotSupported
 from hostspec.idmap import IdMap
+from hostspec.testing.children import do_in_as_user
 from hostspec.testing.layer_tars import with_layer
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import read_tree
-from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.opening import DriverFixtures, natively
+from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import ANOTHER, MAPPED, MINE, SMALL
-from hostspec.values import CreateOptions, LayerRef, MountOptions, StoredIds
+from hostspec.testing.shifting import create_container, need_shifting, reference_to, shifted
+from hostspec.values import MountOptions
 
 __all__ = ["Mounts"]
 
@@ -37,7 +38,7 @@ class Mounts(DriverFixtures):
     def place(self, driver: GraphDriver, tmp_path: os.PathLike[str]) -> str:
         """An empty directory for a private mount."""
         if not driver.capabilities.mounts_privately:
-            pytest.skip("capability: the driver does not mount privately")
+            skip_by_capability("does not mount privately")
         path = os.path.join(os.fspath(tmp_path), "private")
         os.mkdir(path)
         return path
@@ -97,11 +98,11 @@ class Mounts(DriverFixtures):
 
     def test_a_read_only_mount_refuses_writes(self, driver: GraphDriver, made: Made, place: str) -> None:
         if not driver.capabilities.read_only_mounts:
-            pytest.skip("capability: the driver does not mount read-only")
+            skip_by_capability("does not mount read-only")
         driver.mount(made.layer_id, MountOptions(target=place, read_only=True))
 
         with pytest.raises(OSError, match="Read-only") as refusal:
-            open(f"{place}/file", "r+b")  # noqa: SIM115
+            os.close(os.open(f"{place}/file", os.O_RDWR))
 
         assert refusal.value.errno == errno.EROFS
         driver.unmount(made.layer_id, place)
@@ -143,90 +144,64 @@ class Mounts(DriverFixtures):
         with pytest.raises(InvalidRequest):
             driver.mount(made.layer_id, MountOptions(options=("no-such-mount-option=1",)))
 
-    def test_a_map_that_cannot_be_shifted_is_refused_at_mount(
-        self, driver: GraphDriver, made: Made, open_driver_at: DriverOpener
-    ) -> None:
-        if "supports_shifting" in open_driver_at.masked:
-            pytest.skip("the hook that says whether the driver shifts is masked")
+    @natively
+    def test_a_map_that_cannot_be_shifted_is_refused_at_mount(self, driver: GraphDriver, made: Made) -> None:
         if driver.supports_shifting(MAPPED).possible:
-            pytest.skip("capability: the driver shifts")
+            skip_by_capability("shifts")
         with pytest.raises(OperationNotSupported):
             driver.mount(made.layer_id, MountOptions(idmap=MAPPED))
 
     def test_a_reason_is_given_for_shifting_or_not(self, driver: GraphDriver) -> None:
         assert driver.supports_shifting(MAPPED).reason != ""
 
+    @natively
     @pytest.mark.parametrize("idmap", [MAPPED, ANOTHER], ids=["one-range", "several-ranges"])
     def test_a_shifted_mount_shows_mapped_owners(self, layers: Layers, place: str, idmap: IdMap) -> None:
-        _need_shifting(layers.driver, idmap)
+        need_shifting(layers.driver, idmap)
         image = layers.make("image", SMALL)
-        _create_container(layers.driver, image, idmap)
+        create_container(layers.driver, image, idmap)
 
-        with _shifted(layers.driver, place, idmap):
+        with shifted(layers.driver, place, idmap):
             found = read_tree(place, idmap)
 
         found.check(SMALL)
         layers.check(image)
 
+    @natively
     def test_what_is_written_through_a_shifted_mount_is_stored_as_announced(
         self, layers: Layers, place: str
     ) -> None:
-        stored = _need_shifting(layers.driver, MAPPED)
+        stored = need_shifting(layers.driver, MAPPED)
         image = layers.make("image", SMALL)
-        _create_container(layers.driver, image, MAPPED)
+        create_container(layers.driver, image, MAPPED)
         owner = MAPPED.to_host(1_000, 1_001)
 
-        with _shifted(layers.driver, place, MAPPED):
-            _make_directory_as(*MAPPED.root(), f"{place}/written")
+        with shifted(layers.driver, place, MAPPED):
+            # Who writes must be inside the map, and the host's root is not.
+            do_in_as_user(place, *MAPPED.root(), lambda: os.mkdir("written"))
             os.chown(f"{place}/written", *owner)
             seen = read_tree(place, MAPPED)["/written"]
 
-        # Without a record of a map, the store passes the container's only where the driver stores mapped IDs.
-        container = LayerRef("container", MAPPED if stored is StoredIds.MAPPED else IdMap())
-        with layers.driver.diff(container, image.layer) as stream:
+        with layers.driver.diff(reference_to("container", MAPPED, stored), image.layer) as stream:
             packed = with_layer(SMALL, stream)["/written"]
         assert (seen.uid, seen.gid) == (packed.uid, packed.gid) == (1_000, 1_001)
 
+    @natively
+    def test_the_shared_mount_of_a_shifted_layer_shows_mapped_owners(self, layers: Layers) -> None:
+        driver = layers.driver
+        need_shifting(driver, MAPPED)
+        image = layers.make("image", SMALL)
+        create_container(driver, image, MAPPED)
 
-def _need_shifting(driver: GraphDriver, idmap: IdMap) -> StoredIds:
-    shifting = driver.supports_shifting(idmap)
-    if not shifting.possible:
-        pytest.skip(f"probe: the driver does not shift: {shifting.reason}")
-    return shifting.stored
-
-
-def _create_container(driver: GraphDriver, image: Made, idmap: IdMap) -> None:
-    driver.create("container", image.layer, CreateOptions(idmap=idmap))
-    driver.commit("container")
-
-
-@contextmanager
-def _shifted(driver: GraphDriver, place: str, idmap: IdMap) -> Iterator[None]:
-    driver.mount("container", MountOptions(target=place, idmap=idmap))
-    try:
-        yield
-    finally:
-        driver.unmount("container", place)
-
-
-def _make_directory_as(uid: int, gid: int, path: str) -> None:
-    """Make a directory as another user: who writes must be inside the map, and the host's root is not."""
-    parent, name = os.path.split(path)
-    # Opened by root, since the way there may be closed to the user.
-    descriptor = os.open(parent, os.O_PATH | os.O_DIRECTORY)
-    child = os.fork()
-    if child == 0:
-        status = 1
+        path = driver.mount("container", MountOptions(idmap=MAPPED))
         try:
-            os.setgroups([])
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-            os.mkdir(name, dir_fd=descriptor)
-            status = 0
+            assert driver.mount("container", MountOptions(idmap=MAPPED)) == path
+            read_tree(path, MAPPED).check(SMALL)
         finally:
-            os._exit(status)
-    os.close(descriptor)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, f"user {uid} cannot write in {parent}"
+            driver.unmount("container", path)
+
+        assert path not in _mounts()
+        layers.check(image)
 
 
 def _mounts() -> list[str]:

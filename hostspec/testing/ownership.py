@@ -16,6 +16,7 @@ from hostspec.testing.id_xattrs import ACL_ACCESS, ACL_DEFAULT, CAPABILITY
 from hostspec.testing.layers import Layers
 from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.samples import ANOTHER, GAPS, HIGHEST, MAPPED, SMALL, UNMAPPED
+from hostspec.testing.shifting import read_shifted
 from hostspec.testing.tree import (
     MTIME_NS,
     Entry,
@@ -34,15 +35,26 @@ __all__ = ["Ownership"]
 Move = Callable[..., Tree]
 """Makes a layer of some entries, moves it to another map, and returns what it then shows."""
 
+STRATEGIES: Final = ("update_idmap", "create_from_template", "inherited", "shifted")
+"""How a tree can come to be seen under another map."""
 LINKS: Final = ("/first", "/second", "/d/third")
 
 
 class Ownership(DriverFixtures):
     """Each fact of a file that copies and ownership passes have been seen to lose, by itself."""
 
-    @pytest.fixture(params=["update_idmap", "create_from_template", "inherited"])
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Move in each way of each strategy; no fallback shifts at mount."""
+        if "move" not in metafunc.fixturenames:
+            super().pytest_generate_tests(metafunc)
+            return
+        both = [(way, how) for way in self.ways for how in STRATEGIES if way == "native" or how != "shifted"]
+        ids = [f"{way}-{how}" for way, how in both]
+        metafunc.parametrize(("open_driver_at", "move"), both, ids=ids, indirect=True)
+
+    @pytest.fixture
     def move(self, request: pytest.FixtureRequest, layers: Layers) -> Move:
-        """Moves a tree to another map: where it is, or as a copy, or as what comes from the parent."""
+        """Moves a tree to another map: where it is, as a copy, as what a copy inherits, by its mount."""
 
         def move(
             entries: Mapping[str, Entry],
@@ -52,6 +64,8 @@ class Ownership(DriverFixtures):
             new: IdMap = MAPPED,
         ) -> Tree:
             expected = Tree(entries, links=links)
+            if request.param == "shifted":
+                return read_shifted(layers, layers.make("made", expected), new)
             made = layers.make("made", expected, idmap=old)
             match request.param:
                 case "update_idmap":

@@ -13,7 +13,13 @@ from typing import NoReturn
 
 import pytest
 
-__all__ = ["REQUIRE_VARIABLE", "require_or_skip", "required_features"]
+__all__ = [
+    "REQUIRE_VARIABLE",
+    "require_or_skip",
+    "required_features",
+    "skip_by_capability",
+    "skip_by_probe",
+]
 
 REQUIRE_VARIABLE = "HOSTSPEC_REQUIRE"
 """Names the features without which the test run fails."""
@@ -41,3 +47,23 @@ def require_or_skip(feature: str, reason: str) -> NoReturn:
     if feature in required_features():
         pytest.fail(f"{feature} is required by {REQUIRE_VARIABLE}, but: {reason}", pytrace=False)
     pytest.skip(f"{feature}: {reason}")
+
+
+def skip_by_capability(what: str) -> NoReturn:
+    """End the running test, which asks for something that the driver's ``Capabilities`` deny.
+
+    Args:
+        what: A sentence of which the driver is the subject: ``"does not stage layers"``.
+    """
+    __tracebackhide__ = True
+    pytest.skip(f"capability: the driver {what}")
+
+
+def skip_by_probe(reason: str) -> NoReturn:
+    """End the running test, for which the machine, its privileges or the driver's own probe lack something.
+
+    Args:
+        reason: What is missing, as the probe said it.
+    """
+    __tracebackhide__ = True
+    pytest.skip(f"probe: {reason}")

@@ -23,6 +23,7 @@ __all__ = [
     "MAPS",
     "MIDDLE",
     "MINE",
+    "SCATTERED",
     "SMALL",
     "TOP",
     "TOP_RECREATES",
@@ -37,6 +38,11 @@ ANOTHER: Final = IdMap(
     [(0, 200_000, 1_000), (1_000, 500_000, 64_536)], [(0, 700_000, 10), (10, 800_000, 65_526)]
 )
 """Several ranges, cut differently for UIDs and GIDs."""
+SCATTERED: Final = IdMap(
+    [(0, 900_000, 500), (500, 1_000, 501), (1_001, 400_000, 64_535)],
+    [(0, 20_000, 1_000), (1_000, 10_000, 1), (1_001, 600_000, 64_535)],
+)
+"""Ranges that follow each other for containers and lie apart, in another order, on the host."""
 GAPS: Final = IdMap(
     [(0, 1_000, 100), (1_000, 3_000_000, 100), (65_534, 1_100, 1)],
     [(0, 2_000_000, 100), (1_000, 1_000, 100), (65_534, 5_000, 1)],
@@ -49,6 +55,7 @@ MAPS: Final = {
     "unmapped": UNMAPPED,
     "mapped": MAPPED,
     "another": ANOTHER,
+    "scattered": SCATTERED,
     "gaps": GAPS,
     "highest": HIGHEST,
 }

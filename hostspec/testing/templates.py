@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -17,9 +18,10 @@ from hostspec.testing.layer_tars import with_layer
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import count_files
 from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import ANOTHER, GAPS, HIGHEST, MAPPED, SMALL, UNMAPPED
 from hostspec.testing.tree import Tree, file
-from hostspec.values import LayerRef
+from hostspec.values import LayerRef, TemplateCost
 
 __all__ = ["Templates"]
 
@@ -147,6 +149,23 @@ class Templates(DriverFixtures):
 
         layers.check(copy)
         assert layers.changes(copy, middle) == []
+
+    def test_a_copy_costs_what_the_driver_says(self, driver: GraphDriver, layers: Layers) -> None:
+        cost = driver.template_cost()
+        tells_what_is_shared = driver.implements("disk_usage") or driver.capabilities.layers_are_whole
+        if not tells_what_is_shared and cost is not TemplateCost.CONTENT:
+            skip_by_capability("does not tell what layers share")
+        content = os.urandom(4 << 20)
+        template = layers.make("template", SMALL.with_entries({"/large": file(content)}))
+
+        copy = layers.copy("copy", template, MAPPED)
+
+        occupied = driver.disk_usage(copy.layer_id).exclusive_bytes
+        took_no_content = occupied < len(content)
+        assert took_no_content or cost is TemplateCost.CONTENT
+        # The fallback may do better than is known beforehand.
+        if driver.implements("create_from_template"):
+            assert not took_no_content or cost is not TemplateCost.CONTENT
 
     def test_copies_with_several_maps_stand_beside_each_other(self, layers: Layers) -> None:
         template = layers.chain().top

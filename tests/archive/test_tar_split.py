@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hostspec.archive.headers import Kind
 from hostspec.archive.original_tar import original_tar
 from hostspec.archive.reader import TarReader
-from hostspec.archive.tar_split import TarSplitWriter, checksum, read_tar_split
+from hostspec.archive.tar_split import File, TarSplitWriter, checksum, read_tar_split
 from hostspec.archive.unpack import unpack
 from hostspec.archive.whiteouts import WhiteoutForm
 from hostspec.errors import HostspecError, InvalidArchive
@@ -125,6 +125,15 @@ def test_any_tar_comes_back_bit_by_bit(tar: bytes, piece: int) -> None:
             pieces = list(iter(lambda: stream.read(piece), b""))
     assert b"".join(pieces) == tar
     assert {len(each) for each in pieces[:-1]} <= {piece}
+
+
+@pytest.mark.parametrize("name", ["plain", "ünicode", 'quo"te', "back\\slash", "\x01", "\u2028"])
+@pytest.mark.parametrize("size", [1, 10**18, 10**19])
+def test_lines_of_files_are_read_as_the_json_that_they_are(name: str, size: int) -> None:
+    fields = {"type": 1, "name": name, "size": size, "payload": "AAAAAAAAAAE=", "position": 0}
+    for line in (json.dumps(fields), json.dumps(fields, ensure_ascii=False, separators=(",", ":"))):
+        tar_split = gzip.compress(line.encode() + b"\n")
+        assert list(read_tar_split(io.BytesIO(tar_split))) == [File(name.encode(), size, b"\0" * 7 + b"\1")]
 
 
 def takes_place_of_a_directory(tar: bytes, name: str) -> bool:

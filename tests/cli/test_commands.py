@@ -14,6 +14,8 @@ import pytest
 
 from hostspec.archive.compression import Compression, detect
 from hostspec.cli.main import main
+from hostspec.kernel.mountinfo import is_mountpoint
+from hostspec.testing.requirements import require_or_skip
 from tests.cli.running import Commands
 from tests.store.tars import tar_of
 
@@ -35,7 +37,7 @@ def test_a_container_under_a_map_is_made_mounted_and_deleted(hostspec: Commands,
 
 def test_a_second_container_with_the_same_map_reuses_the_copy(hostspec: Commands, image: str) -> None:
     for name in ("one", "two"):
-        hostspec.good("create-container", "-n", name, "--uidmap", MAP, image)
+        hostspec.good("create-container", "-n", name, "--uidmap", MAP, "--idmap-strategy", "copy", image)
 
     (copy,) = json.loads(hostspec.good("mapped", "--json"))
     assert copy["strategy"] == "copy"
@@ -44,7 +46,8 @@ def test_a_second_container_with_the_same_map_reuses_the_copy(hostspec: Commands
 
 
 def test_a_way_that_the_driver_has_not_is_refused_with_the_reason(hostspec: Commands, image: str) -> None:
-    done = hostspec("create-container", "--uidmap", MAP, "--idmap-strategy", "shift", image)
+    off = ("--storage-opt", "vfs.hostspec_shifting=false")
+    done = hostspec("create-container", *off, "--uidmap", MAP, "--idmap-strategy", "shift", image)
 
     assert (done.code, done.out) == (1, "")
     assert "shift" in done.err
@@ -147,14 +150,14 @@ def test_metadata_is_kept(hostspec: Commands, image: str) -> None:
 
 
 def test_deleting_an_image_deletes_its_copies_and_layers(hostspec: Commands, image: str) -> None:
-    hostspec.good("create-container", "-n", "web", "--uidmap", MAP, image)
+    hostspec.good("create-container", "-n", "web", "--uidmap", MAP, "--idmap-strategy", "copy", image)
     in_use = hostspec("delete-image", image)
     assert in_use.code == 1
     assert "in use" in in_use.err
     hostspec.good("delete-container", "web")
 
     would_go = json.loads(hostspec.good("delete-image", "--test", "--json", image))
-    assert len(would_go) == 3
+    assert len(would_go[image]["deleted-layers"]) == 3
     assert hostspec("delete-image", image).code == 0
 
     assert hostspec.good("layers") + hostspec.good("images") == ""
@@ -236,6 +239,22 @@ def test_shutdown_takes_mounts_down_only_when_forced(hostspec: Commands, image: 
     assert hostspec("shutdown").code == 1
     hostspec.good("shutdown", "--force")
     assert hostspec.good("mounted", "web") == ""
+
+
+def test_shutdown_says_which_mounts_are_busy_and_stay(hostspec: Commands, image: str) -> None:
+    hostspec.good("create-container", "-n", "c", "--uidmap", MAP, image)
+    path = hostspec.good("mount", "c").strip()
+    if not is_mountpoint(path):
+        require_or_skip("shifting with vfs", f"is not possible here: {path} is no mount")
+    with subprocess.Popen(["sleep", "60"], cwd=path) as user:
+        done = hostspec("shutdown", "--force")
+        user.kill()
+
+    assert done.code == 1
+    assert "is still mounted" in done.err
+    assert is_mountpoint(path)
+    hostspec.good("shutdown", "--force")
+    assert not is_mountpoint(path)
 
 
 def test_a_root_directory_becomes_an_image(hostspec: Commands, tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ MAP = "0:100000:65536"
 GID_MAP = "0:200000:65536"
 BASE = tar_of({"d": None, "d/x": b"1", "y": b"22"}, uid=7)
 TOP = tar_of({"d/x": b"12345", ".wh.y": b"", 'a "name" of\tmany': b"new"}, gid=8)
+ODD = tar_of({"<&>\udcff\u2028é": b""})
 
 # Each line a command; ``@NAME`` is a tar below. They build on each other, so they run in this order.
+# No ID is a hexadecimal number: it might abbreviate one that was drawn at random.
 SCRIPT = """
 layers
 images
@@ -35,6 +37,7 @@ create-layer --hostuidmap --uidmap 0:1:1
 create-layer --uidmap 0:100000
 import-layer -i base -n lower -r -f @base
 import-layer -i top -n upper -r -f @top lower
+import-layer -i odd -f @odd
 layers
 layers -t
 layer base
@@ -50,33 +53,35 @@ images -q
 images -j
 image img1 im3
 image -j img2
-create-container -i c1 im1
-create-container -i c2 -m text img1
-create-container -i c3 ""
+create-container -i k1 im1
+create-container -i k2 -m text img1
+create-container -i k3 ""
 create-container nope
 layers
 containers
 containers -j
-container c1 c2
+container k1 k2
 exists im1
 exists -q im1
 exists -q nope
 exists -l base
 exists -i base
-exists -c c1
-mount c1
-mount c1
-mounted c1
-mounted c1 c2
-unmount c1
-unmount c1
-unmount c1
-mounted c1
+exists -c k1
+mount k1
+mount k1
+mounted k1
+mounted k1 k2
+unmount k1
+unmount k1
+unmount k1
+mounted k1
 mounted nope
 mount top
 unmount top
 unmount -f top
 changes top
+changes odd
+changes -j odd
 changes top base
 diffsize top
 diff-size base
@@ -99,20 +104,22 @@ metadata im1 im2
 set-metadata -m new im1
 metadata im1
 metadata -j im1
+metadata -j im2 im1 k2 k1
+exists -j im2 im1
 set-metadata im1
 set-metadata -m x nope
 delete-layer base
 delete-layer l2
 delete-layer l1
 delete-image im1
-delete-container c1
+delete-container k1
 delete-container nope
-delete-container c2
+delete-container k2
 delete-image -t im1
 delete-image im1
 delete-layer nope
 delete im2
-delete im3 c3 nope
+delete im3 k3 nope
 layers
 images
 containers
@@ -126,9 +133,10 @@ layers
 
 @pytest.fixture
 def tars(tmp_path: Path) -> dict[str, str]:
-    files = {"@base": tmp_path / "base.tar", "@top": tmp_path / "top.tar", "@out": tmp_path / "out.tar"}
+    files = {f"@{name}": tmp_path / f"{name}.tar" for name in ("base", "top", "odd", "out")}
     files["@base"].write_bytes(BASE)
     files["@top"].write_bytes(TOP)
+    files["@odd"].write_bytes(ODD)
     return {name: str(path) for name, path in files.items()}
 
 

@@ -178,11 +178,32 @@ def test_a_layer_of_the_driver_alone_is_in_no_record(hostspec: Commands, image: 
     assert image
 
 
-def test_a_staging_directory_is_refused(hostspec: Commands, image: str) -> None:
-    done = hostspec("applydiff-using-staging-dir", "top", "/tmp")
+def test_a_layer_is_filled_with_the_files_of_a_directory(hostspec: Commands, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "d").mkdir(parents=True)
+    (source / "d" / "file").write_text("content")
+    os.chown(source / "d" / "file", 5, 6)
+    hostspec.good("create-layer", "-i", "filled")
+
+    assert hostspec.good("applydiff-using-staging-dir", "filled", str(source)) == ""
+
+    assert hostspec.good("changes", "filled") == 'Add "/d"\nAdd "/d/file"\n'
+    root = Path(hostspec.good("mount", "filled").strip())
+    found = os.stat(root / "d" / "file")
+    assert ((root / "d" / "file").read_text(), found.st_uid, found.st_gid) == ("content", 5, 6)
+    hostspec.good("unmount", "filled")
+    (record,) = json.loads(hostspec.good("layer", "--json", "filled"))
+    assert record["diff-digest"].startswith("sha256:")
+
+
+def test_a_layer_that_holds_something_is_not_overwritten_by_a_directory(
+    hostspec: Commands, image: str, tmp_path: Path
+) -> None:
+    done = hostspec("applydiff-using-staging-dir", "top", str(tmp_path))
 
     assert (done.code, done.out) == (1, "")
-    assert "not supported" in done.err
+    assert "layer top: is not empty" in done.err
+    assert "is no directory" in hostspec("applydiff-using-staging-dir", "top", "/nowhere").err
     assert image
 
 
@@ -262,6 +283,26 @@ def test_mount_options_are_obeyed_or_refused_by_name(hostspec: Commands, image: 
     assert hostspec.good("mounted", "c") == ""
 
 
+def test_config_has_the_names_of_the_go_librarys_options(hostspec: Commands, tmp_path: Path) -> None:
+    file = tmp_path / "storage.conf"
+    file.write_text(
+        '[storage]\ndriver = "vfs"\ngraphroot = "/g"\nrunroot = "/r"\nimagestore = "/i"\n'
+        'driver_priority = ["vfs"]\n[storage.options]\nroot-auto-userns-user = "me"\n'
+        "auto-userns-min-size = 1\nauto-userns-max-size = 2\ndisable-volatile = true\n"
+        'additionalimagestores = ["/other"]\npull_options = {enable_partial_images = "true"}\n'
+    )
+
+    found = json.loads(hostspec.good("config", str(file)))
+
+    # In the order of the fields of StoreOptions in types/options.go.
+    assert list(found) == [
+        "runroot", "root", "imagestore", "driver", "driver-priority", "driver-options",
+        "root_auto_ns_user", "auto_userns_min_size", "auto_userns_max_size", "PullOptions",
+        "disable-volatile",
+    ]  # fmt: skip
+    assert found["PullOptions"] == {"enable_partial_images": "true"}
+
+
 def test_config_prints_what_the_files_say(hostspec: Commands, tmp_path: Path) -> None:
     file = tmp_path / "storage.conf"
     file.write_text('[storage]\ndriver = "vfs"\ngraphroot = "/g"\nrunroot = "/r"\ntransient_store = true\n')
@@ -270,6 +311,8 @@ def test_config_prints_what_the_files_say(hostspec: Commands, tmp_path: Path) ->
 
     assert found["driver"] == "vfs"
     assert found["transient_store"] is True
+    # As the Go library does, which gives this one no rule about being empty.
+    assert found["PullOptions"] is None
 
 
 def test_unshare_runs_a_command_as_root_of_a_namespace_and_passes_on_its_exit_code(

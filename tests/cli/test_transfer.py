@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hostspec.store import open_store
 from hostspec.testing.requirements import require_or_skip
 from tests.cli.running import Commands
 
@@ -37,7 +38,7 @@ def test_an_archive_is_recognised_and_brings_its_names(
 
     assert told == [written[0]["digest"].removeprefix("sha256:"), "localhost/debian:latest"]
     told = other.good("import", "-n", "mine", f"docker-archive:{tmp_path}/image.tar:debian").split()
-    assert set(told[1:]) == {"mine", "localhost/debian:latest"}
+    assert set(told[1:]) == {"localhost/mine:latest", "localhost/debian:latest"}
 
 
 def test_how_layers_are_compressed_can_be_chosen(hostspec: Commands, image: str, tmp_path: Path) -> None:
@@ -59,6 +60,25 @@ def test_images_are_copied_to_another_store(hostspec: Commands, other: Commands,
     assert hostspec("copy-image", image).err == (
         "hostspec: copy-image: needs the directory of the other store: --to-graph DIR\n"
     )
+
+
+def test_a_copy_with_more_layers_than_others_can_mount_is_said_to_be_so(
+    hostspec: Commands, tmp_path: Path
+) -> None:
+    with open_store(root=str(hostspec.root), run_root=hostspec.store_flags[3], driver="vfs") as store:
+        top = None
+        for _ in range(129):
+            top = store.create_layer(top, read_only=True).id
+        store.create_image(top, names=["localhost/deep:latest"])
+    words = ("--to-graph", f"{tmp_path}/other", "--to-run", f"{tmp_path}/other-run", "--to-driver", "overlay")
+
+    done = hostspec("copy-image", *words, "deep")
+
+    assert done.code == 0, done.err
+    assert "is the top of 129 layers" in done.err
+    with open_store(root=f"{tmp_path}/other", run_root=f"{tmp_path}/other-run", driver="overlay") as store:
+        store.wipe()
+        store.shutdown()
 
 
 def test_images_are_pulled_and_pushed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,57 @@ def test_an_unknown_key_is_told_to_who_debugs_and_stops_nobody(machine: Machine)
     assert machine.run("layers") == Done(0, "", "")
     told = machine.run("--debug", "layers")
     assert "storage.conf: storage.options.mountop is not known" in told.err
-    assert "Unknown Key: storage.options.mountop" in machine.run("info").out
+    unknown = f"Unknown Key: storage.options.mountop in {machine.directory}/storage.conf\n"
+    assert unknown in machine.run("info").out
+
+
+def test_a_wrong_option_of_the_driver_is_named_with_the_file_that_has_it(machine: Machine) -> None:
+    here = machine.directory
+    for option, value, file in (
+        ("vfs.hostspec_shifting", "perhaps", "hostspec.conf"),
+        ("vfs.ignore_chown_errors", "maybe", "storage.conf"),
+    ):
+        machine.write("storage.conf", CONFIGURED.replace("DRIVER", "vfs"))
+        machine.write("hostspec.conf", "")
+        key = option.removeprefix("vfs.")
+        table = "vfs" if file == "hostspec.conf" else "storage.options.vfs"
+        with open(here / file, "a", encoding="utf-8") as text:
+            text.write(f'[{table}]\n{key} = "{value}"\n')
+        done = machine.run("create-layer")
+        assert done.code == 1
+        assert f"{here}/{file}: {option}={value}: must be true or false" in done.err
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        (PEER, ("layers",)),
+        ("podman", ("images", "--quiet")),
+        ("buildah", ("images", "--quiet")),
+        ("skopeo", ("inspect", "containers-storage:localhost/missing")),
+    ],
+)
+def test_programs_of_the_go_library_say_nothing_of_hostspecs_own_file(
+    machine: Machine, program: str, command: tuple[str, ...]
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("their stores are root's here")
+    if shutil.which(program) is None:
+        require_or_skip(program, "is not installed; Debian's package has the same name")
+    machine.write("storage.conf", CONFIGURED.replace("DRIVER", "vfs"))
+    without = machine.run(*command, program=(program,))
+    machine.write(
+        "hostspec.conf",
+        'shift = "native-only"\n[vfs]\nhostspec_shifting = "off"\n[run]\nsubnet = "10.1.0.0/24"\n',
+    )
+    assert "hostspec.shift=native-only" in machine.facts()["Driver Options"]
+    beside = machine.run(*command, program=(program,))
+    assert without_times(beside.err) == without_times(without.err)
+    assert (beside.code, beside.out) == (without.code, without.out)
+
+
+def without_times(log: str) -> str:
+    return re.sub(r'time="[^"]*"', "", log)
 
 
 def test_flags_for_image_store_and_transience_go_with_the_configuration(machine: Machine) -> None:

@@ -63,7 +63,7 @@ def test_layers_that_are_there_are_used_again(store: Store, layout: Layout, tmp_
     assert len(names_of_layers(store)) == len(before) + 1
     assert store.layer(second.layer or "").parent == store.layer(first.layer or "").parent
     assert again.id == first.id
-    assert again.names == ("again",)
+    assert again.names == ("localhost/again:latest",)
 
 
 def test_the_same_content_on_another_parent_is_another_layer(store: Store, layout: Layout) -> None:

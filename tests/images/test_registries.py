@@ -176,6 +176,28 @@ def test_what_skopeo_says_is_shown_and_kept(
     assert store.images() == ()
 
 
+def test_an_image_goes_to_the_registry_of_the_name_that_was_meant(
+    store: Store, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In place of a program that would go out to the registry: it notes where it was sent.
+    (tmp_path / "skopeo").write_text(f'#!/bin/sh\nfor last; do :; done; echo "$last" >> {tmp_path}/sent\n')
+    (tmp_path / "skopeo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    store.set_names(image.id, ["one.invalid/x:1", "docker.io/library/busy:latest", "localhost/mine:latest"])
+
+    push(store, "busy")
+    push(store, "one.invalid/x:1")
+    with pytest.raises(InvalidRequest, match="no registry in its name"):
+        push(store, "mine")
+    with pytest.raises(InvalidRequest, match=r"one\.invalid/x:1 and docker\.io"):
+        push(store, image.id)
+    store.remove_names(image.id, ["one.invalid/x:1"])
+    push(store, image.id)
+
+    busy = "docker://docker.io/library/busy:latest"
+    assert (tmp_path / "sent").read_text().split() == [busy, "docker://one.invalid/x:1", busy]
+
+
 def test_a_name_that_no_registry_accepts_is_refused(store: Store, image: Image) -> None:
     for name in ["", "UPPER", "a b", "x:", "-flag", "host.example/"]:
         with pytest.raises(InvalidRequest, match="no image name"):

@@ -20,6 +20,7 @@ _LONGEST_RUN = 120.0  # seconds
 _ENGINE = """
 [containers]
 netns = "none"
+ipcns = "none"
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 log_driver = "k8s-file"
 [engine]
@@ -28,6 +29,9 @@ cgroup_manager = "cgroupfs"
 events_logger = "none"
 """
 # crun does not run on every kernel that podman runs on, and a test's limits may be lower than podman's own.
+# No IPC namespace with a /dev/shm of podman's: it mounts that where the test sees it, but starts conmon, for
+# a container with an ID map, in a mount namespace of its own (CreateContainer in oci_conmon_linux.go). The
+# clean-up that conmon starts unmounts it there alone, and "podman rm" later finds it busy here.
 
 _STORE = """
 [storage]
@@ -58,8 +62,13 @@ class Place(NamedTuple):
         return f"containers-storage:[{self.driver}@{self.graph}+{self.run}]"
 
     def open(self) -> Store:
-        """Open the store as hostspec does."""
-        return open_store(root=self.graph, run_root=self.run, driver=self.driver)
+        """Open the store as hostspec does where podman is to start its containers."""
+        return open_store(
+            root=self.graph,
+            run_root=self.run,
+            driver=self.driver,
+            options=["hostspec.shift=native-only"],
+        )
 
     def podman(self, *words: str) -> str:
         """Run podman, and wait for what it leaves running."""

@@ -9,7 +9,7 @@ import pytest
 from hostspec.idmap import IdMap
 from hostspec.images.importing import import_image
 from hostspec.store import Image, Store
-from hostspec.store.mapped import Strategy
+from hostspec.store.policy import Strategy
 from tests.peers.busybox import GREETING, GREETING_OWNER
 from tests.peers.clients import Place, require_program
 
@@ -31,7 +31,7 @@ def image(store: Store, busybox_root: str) -> Image:
 @pytest.fixture
 def shifts(store: Store) -> bool:
     """Whether containers of this store are shifted when they are mounted, so that nobody needs copies."""
-    return store.driver.supports_shifting(MAPPED).possible
+    return store.explain_idmap(None, MAPPED).way == "shift"
 
 
 def copies_of(store: Store) -> dict[str, IdMap]:

@@ -17,18 +17,24 @@ from tests.store.tars import tar_of
 class OpenStore(Protocol):
     """Opens the test's store, once more."""
 
-    def __call__(self, *, driver: str = "vfs", read_only: bool = False) -> Store: ...
+    def __call__(
+        self, *options: str, driver: str = "vfs", read_only: bool = False, shift: str = "native-only"
+    ) -> Store: ...
 
 
 @pytest.fixture
 def open_here(tmp_path: Path) -> OpenStore:
-    """The test's own store; vfs works on every machine, and shows everything that the store itself does."""
+    """The test's own store; vfs works on every machine, and shows everything that the store itself does.
 
-    def run(*, driver: str = "vfs", read_only: bool = False) -> Store:
+    It does not shift with vfs, so that mapped copies are made of whatever is small and quick to make.
+    """
+
+    def run(*options: str, driver: str = "vfs", read_only: bool = False, shift: str = "native-only") -> Store:
         return open_store(
             root=str(tmp_path / "graph"),
             run_root=str(tmp_path / "run"),
             driver=driver,
+            options=[f"hostspec.shift={shift}", *options],
             read_only=read_only,
         )
 

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 from hostspec.idmap import IdMap
 from hostspec.observers import Operation
@@ -34,26 +35,23 @@ class Death:
 
 def work(store: Store, what: str) -> None:
     """Do one thing to a store with an image called ``image`` and a container called ``container``."""
-    if what == "import":
-        store.import_layer(io.BytesIO(tar_of({"new": b"content"})))
-    elif what == "create":
-        store.create_layer(store.image("image").layer)
-    elif what == "container":
-        store.create_container("image", names=["new"])
-    elif what == "mapped":
-        store.create_container("image", names=["new"], idmap=IdMap.parse([MAP]), strategy="template")
-    elif what == "delete-container":
-        store.delete_container("container")
-    elif what == "delete-image":
-        store.delete_image("unused")
-    elif what == "mount":
-        store.mount("container")
-    elif what == "unmount":
-        store.unmount("container")
-    elif what == "wipe":
-        store.wipe()
-    else:
-        raise ValueError(what)
+    things: dict[str, Callable[[], object]] = {
+        "import": lambda: store.import_layer(io.BytesIO(tar_of({"new": b"content"}))),
+        "create": lambda: store.create_layer(store.image("image").layer),
+        "container": lambda: store.create_container("image", names=["new"]),
+        "mapped": lambda: store.create_container(
+            "image", names=["new"], idmap=IdMap.parse([MAP]), strategy="template"
+        ),
+        "delete-container": lambda: store.delete_container("container"),
+        "delete-image": lambda: store.delete_image("unused"),
+        "mount": lambda: store.mount("container"),
+        "unmount": lambda: store.unmount("container"),
+        "apply": lambda: store.apply_diff(
+            store.container("container").layer, io.BytesIO(tar_of({"new": b"content"}))
+        ),
+        "wipe": store.wipe,
+    }
+    things[what]()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
 from hostspec.store.configuration import Configuration, load_configuration
+from hostspec.store.opening import split_options
 from hostspec.testing.requirements import require_or_skip
 
 A_USER = 1234
@@ -117,13 +118,100 @@ def test_a_drivers_own_table_counts_more_than_what_holds_for_all(load: Load, tmp
     )
 
 
-def test_a_driver_that_the_format_does_not_know_gets_its_whole_table(load: Load, tmp_path: Path) -> None:
-    write(
-        tmp_path / "etc/storage.conf",
-        '[storage]\ndriver = "fourth"\n[storage.options.fourth]\nwhatever = 7\nmore = true\n',
+def test_a_file_of_hostspecs_own_says_what_only_hostspec_obeys(load: Load, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "etc/hostspec.conf",
+        'shift = "native-only"\nremove_mapped_unused_for = "7d"\n'
+        '[overlay]\nhostspec_mount_api = "classic"\n[vfs]\nhostspec_shifting = false\n',
     )
-    assert load().options_for("fourth") == ("fourth.whatever=7", "fourth.more=true")
-    assert load().unknown == ()
+    own = ("hostspec.shift=native-only", "hostspec.remove_mapped_unused_for=7d")
+    for uid in (0, A_USER):
+        found = load(uid=uid)
+        assert found.all_files == (path,)
+        assert found.options_for("overlay") == ("overlay.hostspec_mount_api=classic", *own)
+        assert found.options_for("vfs") == ("vfs.hostspec_shifting=false", *own)
+        assert found.options_for("btrfs") == own
+
+
+def test_of_the_files_of_hostspecs_own_each_key_of_the_last_counts(load: Load, tmp_path: Path) -> None:
+    first = write(tmp_path / "usr/hostspec.conf", 'shift = "native-only"\non_slow_path = "warn"\n')
+    write(tmp_path / "etc/storage.conf", '[storage]\ndriver = "vfs"\n')
+    second = write(tmp_path / "etc/hostspec.conf", 'on_slow_path = "refuse"\nidmap_strategy = "copy"\n')
+    third = write(tmp_path / "home/.config/containers/hostspec.conf", 'idmap_strategy = "shift"\n')
+    found = load(uid=A_USER)
+    assert found.own.files == (first, second, third)
+    assert found.own.values == {"shift": "native-only", "on_slow_path": "refuse", "idmap_strategy": "shift"}
+    assert load().own.values["idmap_strategy"] == "copy"
+    write(tmp_path / "xdg/containers/hostspec.conf", 'idmap_strategy = "template"\n')
+    for uid in (0, A_USER):
+        there = load({"XDG_CONFIG_HOME": str(tmp_path / "xdg")}, uid=uid)
+        assert there.own.values["idmap_strategy"] == "template"
+
+
+def test_beside_a_named_file_lies_the_only_one_of_hostspecs_own(load: Load, tmp_path: Path) -> None:
+    write(tmp_path / "etc/hostspec.conf", 'shift = "native-only"\n')
+    named = write(tmp_path / "mine/my.conf", "")
+    assert load({"CONTAINERS_STORAGE_CONF": named}).options_for("vfs") == ()
+    beside = write(tmp_path / "mine/hostspec.conf", 'on_slow_path = "warn"\n')
+    found = load({"CONTAINERS_STORAGE_CONF": named})
+    assert found.all_files == (named, beside)
+    assert found.options_for("vfs") == ("hostspec.on_slow_path=warn",)
+
+
+def test_options_of_the_environment_leave_hostspecs_own_and_count_more(load: Load, tmp_path: Path) -> None:
+    write(tmp_path / "etc/hostspec.conf", 'shift = "native-only"\non_slow_path = "warn"\n')
+    found = load({"STORAGE_OPTS": "hostspec.shift=auto"}).options_for("vfs")
+    policy = split_options("vfs", found).policy
+    assert (policy.shift, policy.on_slow_path) == ("auto", "warn")
+
+
+def test_a_driver_that_the_format_does_not_know_has_its_options_in_hostspecs_own(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site/fourth-1.dist-info"
+    write(installed / "METADATA", "Name: fourth\nVersion: 1\n")
+    write(installed / "entry_points.txt", "[hostspec.drivers]\nfourth = fourth:open_driver\n")
+    monkeypatch.syspath_prepend(str(installed.parent))
+    table = "whatever = 7\nmore = true\n"
+    write(tmp_path / "etc/storage.conf", f'[storage]\ndriver = "fourth"\n[storage.options.fourth]\n{table}')
+    own = write(tmp_path / "etc/hostspec.conf", f"[fourth]\n{table}[fifth]\n{table}")
+    found = load()
+    assert found.options_for("fourth") == ("fourth.whatever=7", "fourth.more=true")
+    assert [each.key for each in found.unknown] == ["storage.options.fourth", "fifth"]
+    assert found.unknown[-1].source == own
+
+
+def test_keys_that_hostspec_does_not_know_are_listed_with_their_file(load: Load, tmp_path: Path) -> None:
+    first = write(
+        tmp_path / "usr/hostspec.conf", 'shfit = "auto"\n[run]\nsubnet = "10.1.0.0/24"\nsubnte = 1\n'
+    )
+    second = write(tmp_path / "etc/hostspec.conf", '[storage.options.hostspec]\nshift = "auto"\n')
+    found = load()
+    assert found.unknown == ((first, "shfit"), (first, "run.subnte"), (second, "storage"))
+    assert found.options_for("vfs") == ()
+    assert found.own.subnet == "10.1.0.0/24"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("shift", "is no TOML"),
+        ('shift = "never"\n', r"shift = 'never' must be one of auto, native-only"),
+        ("on_slow_path = []\n", "on_slow_path must be text"),
+        ('remove_mapped_unused_for = "soon"\n', "remove_mapped_unused_for = 'soon' must be a time"),
+        ('[run]\nsubnet = "10.1.0.1/24"\n', "run.subnet must be a network's address: 10.1.0.1/24"),
+        ('[overlay]\nmountopt = "nodev"\n', r"overlay.mountopt belongs into \[storage.options.overlay\]"),
+        ("[vfs.more]\nkey = 1\n", "vfs.more must be text"),
+    ],
+)
+def test_a_wrong_value_in_hostspecs_own_file_is_named_with_file_and_key(
+    load: Load, tmp_path: Path, text: str, complaint: str
+) -> None:
+    write(tmp_path / "usr/hostspec.conf", 'shift = "auto"\n')
+    path = write(tmp_path / "etc/hostspec.conf", text)
+    with pytest.raises(InvalidRequest, match=complaint) as caught:
+        load()
+    assert caught.value.subject == path
 
 
 def test_keys_that_no_version_knows_are_listed_and_change_nothing(load: Load, tmp_path: Path) -> None:
@@ -133,16 +221,20 @@ def test_keys_that_no_version_knows_are_listed_and_change_nothing(load: Load, tm
         '[storage.options]\nmountop = "nodev"\n'
         '[storage.options.overlay]\nmountop = "nodev"\nhostspec_mount_api = "classic"\n'
         '[storage.options.zfs]\nfsname = "z"\nanything = 1\n'
+        '[storage.options.hostspec]\nshift = "native-only"\n'
         '[storage.options.thinpool]\nbasesize = "1G"\n[else]\nkey = 1\n',
     )
     found = load()
-    assert found.unknown == (
+    assert [each.key for each in found.unknown] == [
         "else",
         "storage.graphrot",
         "storage.options.mountop",
         "storage.options.overlay.mountop",
-    )
-    assert found.options_for("overlay") == ("overlay.hostspec_mount_api=classic",)
+        "storage.options.overlay.hostspec_mount_api",
+        "storage.options.hostspec",
+    ]
+    assert {each.source for each in found.unknown} == set(found.files)
+    assert found.options_for("overlay") == ()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -109,23 +110,70 @@ def test_a_squashed_copy_is_only_for_containers_that_allow_squashing(store: Stor
     assert [copy.strategy for copy in store.mapped_copies()] == ["copy"]
 
 
-def test_an_exact_copy_beside_a_squashed_one_is_made_once_and_goes_with_the_image(
-    store: Store, image: Image
+def test_that_a_copy_is_squashed_is_on_disk_before_its_image_names_it(
+    store: Store, image: Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def observed(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    container = store.create_container(image.id, idmap=IdMap.parse(["0:100000:5"]), squash=True)
+    copy = parent_of(store, container.id)
+    names = [os.path.basename(path) for path in synced]
+    assert names.index(copy.id) < names.index(".tmp-images.json")
+
+
+def test_a_copy_in_which_nothing_had_to_be_squashed_serves_everybody(store: Store, image: Image) -> None:
     allowing = store.create_container(image.id, idmap=MAPPED, squash=True)
-    exact = [store.create_container(image.id, idmap=MAPPED) for _ in range(2)]
-    squashed, copy = store.image(image.id).mapped_layers
-    assert parent_of(store, allowing.id).id == squashed
-    assert [parent_of(store, each.id).id for each in exact] == [copy, copy]
-    for container in (allowing, *exact):
+    exact = store.create_container(image.id, idmap=MAPPED)
+    assert parent_of(store, allowing.id) == parent_of(store, exact.id)
+    assert [copy.squashed for copy in store.mapped_copies()] == [False]
+
+
+def test_ids_that_only_an_acl_has_are_squashed_too(
+    store: Store, image: Image, caplog: pytest.LogCaptureFixture
+) -> None:
+    top = store.layer(image.layer or "")
+    with store.mounting(top.id) as path:
+        subprocess.run(["setfacl", "-m", "u:70000:r", f"{path}/etc/name"], check=True)
+    with pytest.raises(IdNotMapped):
+        store.create_container(image.id, idmap=MAPPED)
+    store.create_container(image.id, idmap=MAPPED, squash=True)
+    assert [copy.squashed for copy in store.mapped_copies()] == [True]
+    assert "UIDs 70000" in caplog.text
+
+
+def test_what_is_squashed_is_said(store: Store, image: Image, caplog: pytest.LogCaptureFixture) -> None:
+    store.create_container(image.id, idmap=IdMap.parse(["0:100000:15"]), squash=True)
+    (warning,) = [each.getMessage() for each in caplog.records]
+    assert warning == (
+        "image image: owners outside the ID map 0:100000:15 are squashed to the nearest in it: GIDs 20"
+    )
+
+
+def test_a_squashed_copy_goes_with_its_image(store: Store, image: Image) -> None:
+    small = IdMap.parse(["0:100000:5"])
+    made = [
+        store.create_container(image.id, idmap=small, squash=True),
+        store.create_container(image.id, idmap=MAPPED),
+    ]
+    assert len(store.image(image.id).mapped_layers) == 2
+    for container in made:
         store.delete_container(container.id)
     store.delete_image(image.id)
     assert (store.layers(), list(store.driver.list_layers())) == ((), [])
 
 
-def test_a_driver_that_cannot_shift_says_so(store: Store, image: Image) -> None:
-    with pytest.raises(OperationNotSupported, match="shift"):
-        store.create_container(image.id, idmap=MAPPED, strategy="shift")
+def test_a_driver_that_cannot_shift_says_so(open_here: OpenStore, store: Store, image: Image) -> None:
+    with (
+        open_here("vfs.hostspec_shifting=false") as unable,
+        pytest.raises(OperationNotSupported, match="hostspec_shifting"),
+    ):
+        unable.create_container(image.id, idmap=MAPPED, strategy="shift")
     assert store.containers() == ()
 
 

@@ -38,12 +38,16 @@ class Peer:
     def __init__(self, store: Store) -> None:
         self._words = ["--graph", store.root, "--run", store.run_root, "--storage-driver", store.driver_name]
 
-    def run(self, *words: str, content: bytes | None = None) -> str:
-        """Run a sub-command, which must succeed, and return what it wrote."""
+    def try_to(self, *words: str, content: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run a sub-command, which may fail."""
         command = [PROGRAM, words[0], *self._words, *words[1:]]
         # The machine's own storage.conf may have options for another driver.
         environment = {**os.environ, "CONTAINERS_STORAGE_CONF": os.devnull}
-        done = subprocess.run(command, input=content, capture_output=True, check=False, env=environment)
+        return subprocess.run(command, input=content, capture_output=True, check=False, env=environment)
+
+    def run(self, *words: str, content: bytes | None = None) -> str:
+        """Run a sub-command, which must succeed, and return what it wrote."""
+        done = self.try_to(*words, content=content)
         assert done.returncode == 0, f"{words}: {done.stdout.decode()} {done.stderr.decode()}"
         return done.stdout.decode()
 
@@ -53,12 +57,18 @@ class Peer:
 
 
 @contextmanager
-def opened(driver: str, directory: str) -> Iterator[Store]:
+def opened(driver: str, directory: str, *, shift: str = "native-only") -> Iterator[Store]:
     if os.geteuid() != 0:
         pytest.skip("layers have owners, which only root can give them")
     if shutil.which(PROGRAM) is None:
         require_or_skip(PROGRAM, "is not installed; Debian's package has the same name")
-    store = open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver)
+    # By default as that program does, which shifts with overlay only.
+    store = open_store(
+        root=f"{directory}/graph",
+        run_root=f"{directory}/run",
+        driver=driver,
+        options=[f"hostspec.shift={shift}"],
+    )
     try:
         _ = store.driver.capabilities
     except DriverUnavailable as error:
@@ -209,7 +219,7 @@ def test_hostspec_uses_a_copy_that_containers_storage_made(
 def test_containers_storage_uses_a_copy_that_hostspec_made(
     store: Store, peer: Peer, tree_of: Callable[[str], Tree]
 ) -> None:
-    if store.driver.supports_shifting(MAPPED).possible:
+    if store.explain_idmap(None, MAPPED).way == "shift":
         pytest.skip("both shift here, so neither makes a copy")
     fill(store)
     ours = store.create_container("example.org/image:1", idmap=MAPPED)
@@ -239,3 +249,26 @@ def test_a_forced_copy_lists_with_containers_storage(store: Store, peer: Peer) -
     (copy,) = store.image("example.org/image:1").mapped_layers
     assert f"Top Layer: {copy}" in peer.run("image", "example.org/image:1")
     assert "UID mapping: (container=0, host=200000, size=65536)" in peer.run("layer", copy)
+
+
+@pytest.mark.parametrize("driver", ["vfs", "btrfs"])
+def test_containers_storage_refuses_a_container_that_only_hostspec_shifts(
+    request: pytest.FixtureRequest, driver: str, tree_of: Callable[[str], Tree]
+) -> None:
+    """Instead of showing it with the wrong owners."""
+    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    with opened(driver, directory, shift="auto") as store:
+        shifting = store.driver.supports_shifting(MAPPED)
+        if not shifting.possible:
+            require_or_skip("shifting", shifting.reason)
+        fill(store)
+        container = store.create_container("example.org/image:1", names=["shifted"], idmap=MAPPED)
+        assert (store.layer(container.layer).idmap, container.idmap) == (IdMap(), MAPPED)
+        done = Peer(store).try_to("mount", "shifted")
+        assert done.returncode != 0
+        assert b"shifting not enabled" in done.stdout + done.stderr
+        with store.mounting("shifted") as path:
+            assert tree_of(path) == MAPPED_CONTENT
+        assert faults_of(store) == []
+        Peer(store).run("delete-container", "shifted")
+        assert not store.has_container("shifted")

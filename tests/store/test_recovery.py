@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from hostspec.idmap import IdMap
-from hostspec.kernel.mountinfo import is_mountpoint
-from hostspec.store import Image, Store
+from hostspec.kernel.mountinfo import is_mountpoint, mount_points
+from hostspec.store import Image, Store, open_store
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.records import INCOMPLETE, Layer
 from hostspec.store.unsettled import Note
+from hostspec.testing.requirements import require_or_skip
 from tests.store.conftest import OpenStore
 from tests.store.invariants import faults_of, ids_in
 from tests.store.tars import MAP, tar_of
@@ -24,7 +25,7 @@ DRIVERS = ["vfs", "overlay"]
 DEATHS = [
     (what, hook, event)
     for what, hooks in {
-        "import": ["create", "apply_diff", "commit"],
+        "import": ["create", "apply_diff", "seal", "commit"],
         "create": ["create", "commit"],
         "container": ["create", "commit"],
         "mapped": ["create_from_template", "create", "commit"],
@@ -178,3 +179,59 @@ def test_who_dies_between_a_mount_and_its_count_leaves_neither(open_here: OpenSt
         assert not is_mountpoint(path)
         assert store.mounted("container") == 0
         assert faults_of(store) == []
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay", "btrfs"])
+@pytest.mark.parametrize("what", ["mount", "unmount"])
+@pytest.mark.parametrize("event", ["started", "finished"])
+def test_who_dies_at_a_shifted_mount_leaves_no_mount_after_the_next_command(
+    request: pytest.FixtureRequest, driver: str, what: str, event: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount under an ID map")
+    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver) as store:
+        shifting = store.driver.supports_shifting(IdMap.parse([MAP]))
+        if not shifting.possible:
+            require_or_skip("shifting", shifting.reason)
+        layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
+        image = store.create_image(layer.id)
+        store.create_container(image.id, names=["container"], idmap=IdMap.parse([MAP]))
+        if what == "unmount":
+            store.mount("container")
+        die(store, what, what, event)
+        store.layers()
+        if store.mounted("container"):
+            assert what == "unmount"
+            assert store.unmount("container") is True
+        left = mount_points(directory)
+        assert [path for path in left if path != store.driver.home] == []  # which it may bind on itself
+        store.delete_container("container")
+        assert faults_of(store) == []
+        store.wipe()
+    assert list(mount_points(directory)) == []
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay", "btrfs"])
+@pytest.mark.parametrize("event", ["started", "finished"])
+def test_who_dies_while_reading_a_shifted_container_leaves_no_mount(
+    request: pytest.FixtureRequest, driver: str, event: str
+) -> None:
+    """Through the private mount of which the fallbacks take one."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount under an ID map")
+    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver) as store:
+        shifting = store.driver.supports_shifting(IdMap.parse([MAP]))
+        if not shifting.possible:
+            require_or_skip("shifting", shifting.reason)
+        layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
+        image = store.create_image(layer.id)
+        store.create_container(image.id, names=["container"], idmap=IdMap.parse([MAP]))
+        die(store, "apply", "mount", event)
+    with open_store(root=store.root, run_root=store.run_root, driver=driver) as again:
+        again.delete_container("container")
+        assert [path for path in mount_points(directory) if path != again.driver.home] == []
+        assert faults_of(again) == []
+        again.wipe()
+    assert list(mount_points(directory)) == []

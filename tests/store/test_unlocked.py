@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
+
+import pytest
 
 from hostspec.idmap import IdMap
+from hostspec.observers import Operation
 from hostspec.store import Image, Store, open_store
 from hostspec.store.graph_root import GraphRoot
 from tests.store.tars import MAP, tar_of
@@ -57,6 +61,29 @@ def test_others_may_write_while_a_mapped_copy_is_made(
 
     store.create_container(image.id, idmap=IdMap.parse([MAP]), progress=in_the_middle)
     assert times > 0
+
+
+def test_others_may_write_while_a_layer_is_sealed(graph_root: GraphRoot, tmp_path: Path) -> None:
+    """What a driver does with a layer that is filled may take as long as the filling."""
+    seen: list[str] = []
+
+    class Looking:
+        def started(self, operation: Operation) -> None:
+            if operation.name == "seal":
+                with graph_root.editing(with_driver=False), graph_root.mounts.writing():
+                    seen.append(operation.layer_id)
+
+        def finished(self, operation: Operation, error: BaseException | None) -> None: ...
+
+    if os.geteuid() != 0:
+        pytest.skip("layers have owners, which only root can give them")
+    with open_store(
+        root=str(tmp_path / "graph"), run_root=str(tmp_path / "run"), driver="vfs", observers=[Looking()]
+    ) as store:
+        layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
+        image = store.create_image(layer.id)
+        copy = store.create_container(image.id, idmap=IdMap.parse([MAP]), strategy="copy")
+        assert seen == [layer.id, *store.image(image.id).mapped_layers, copy.layer]
 
 
 def test_a_synced_store_works_like_any_other(store: Store) -> None:

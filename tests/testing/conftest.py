@@ -1,4 +1,4 @@
-"""The minimal driver, installed as a distribution of its own."""
+"""The minimal driver, installed as a distribution of its own; the table of faults, at the end of a run."""
 
 from __future__ import annotations
 
@@ -27,3 +27,32 @@ def installed_minimal(tmp_path_factory: pytest.TempPathFactory) -> str:
 def minimal_on_path(installed_minimal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the installed distribution visible to this process, for one test."""
     monkeypatch.syspath_prepend(installed_minimal)
+
+
+_mutants = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin with an empty table."""
+    config.stash[_mutants] = {}
+    config.pluginmanager.register(_Table(config.stash[_mutants]))
+
+
+class _Table:
+    """Which test of the suite caught which faulty driver, also where a worker of xdist ran them."""
+
+    def __init__(self, caught: dict[str, str]) -> None:
+        self._caught = caught
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take a table's lines from the report of the test that ran the faulty drivers."""
+        if report.when == "call":
+            self._caught.update(value for name, value in report.user_properties if name == "hostspec-mutant")  # type: ignore[misc]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table, if those drivers were run."""
+        if self._caught:
+            terminalreporter.section(f"{len(self._caught)} faulty drivers, and the test that caught each")
+            width = max(map(len, self._caught))
+            for faulty, test in self._caught.items():
+                terminalreporter.line(f"{faulty:{width}}  {test}")

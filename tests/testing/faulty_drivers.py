@@ -1,7 +1,4 @@
-"""Drivers that each have one fault, as somebody might really make it, under the conformance suite.
-
-``test_the_suite_catches_faults.py`` runs this file, of each class the tests that it says catch the fault.
-"""
+"""Drivers that each have one fault, as somebody might really make it, derived from the minimal driver."""
 
 # The hooks of a driver have the arguments that they have.
 # ruff: noqa: ARG002
@@ -11,21 +8,19 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO, ClassVar
-
-import pytest
+from collections.abc import Iterable
+from typing import BinaryIO
 
 from hostspec.archive.changes import compare_trees
 from hostspec.archive.unpack import unpack
 from hostspec.archive.whiteouts import WhiteoutForm
-from hostspec.driver import GraphDriver
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
 from hostspec.ownership import shift_tree
-from hostspec.testing import DriverConformance, DriverOpener
 from hostspec.values import ApplyOptions, Change, ChangeKind, CreateOptions, LayerRef, Shifted, ShiftOptions
 from tests.testing.minimal_driver.hostspec_minimal import MinimalDriver
+
+__all__ = ["FAULTS", "SoundDriver"]
 
 
 class SoundDriver(MinimalDriver):
@@ -228,18 +223,7 @@ def _cp(how: str, source: str, target: str, *more: str) -> None:
     subprocess.run(["cp", how, *more, "--", f"{source}/.", target], check=True)
 
 
-class Suite(DriverConformance):
-    """The conformance suite, on whatever driver a class below names."""
-
-    ways: ClassVar[Sequence[str]] = ("native",)
-    driver_class: ClassVar[type[MinimalDriver]]
-
-    @pytest.fixture
-    def driver(self, open_driver_at: DriverOpener, ext4_directory: str) -> GraphDriver:
-        return open_driver_at(ext4_directory, self.driver_class)
-
-
-FAULTS = {
+FAULTS: dict[type, str] = {
     CopiesTheParentForTheTemplate: "test_a_copy_shows_its_template_under_the_wanted_map",
     SaysThatItMapped: "test_a_copy_shows_its_template_under_the_wanted_map",
     MapsTheTemplateItself: "test_the_template_is_not_touched",
@@ -258,8 +242,3 @@ FAULTS = {
     ListsWhatIsUnfinished: "test_an_unknown_parent_is_refused_and_leaves_nothing",
 }
 """Each fault, and the test whose name says what is wrong."""
-
-for faulty in (SoundDriver, *FAULTS):
-    globals()[f"Test{faulty.__name__}"] = type(
-        f"Test{faulty.__name__}", (Suite,), {"driver_class": faulty, "__module__": __name__}
-    )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 
+import hostspec.testing
 from hostspec.idmap import IdMap
 from hostspec.testing.id_xattrs import ACL_ACCESS, CAPABILITY, decode_xattr, encode_xattr
 from hostspec.testing.layer_tars import layer_tar, member_names, with_layer
 from hostspec.testing.on_disk import change_tree, make_tree, read_tree
+from hostspec.testing.random_trees import trees
+from hostspec.testing.requirements import skip_by_capability, skip_by_probe
 from hostspec.testing.samples import BOTTOM, MAPPED, MAPS, MIDDLE, SMALL, TOP, TOP_RECREATES, UNMAPPED
 from hostspec.testing.tree import Entry, Tree, directory, file, symlink
-from tests.testing.random_trees import trees
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to several users, which only root may")
 every_map = pytest.mark.parametrize("idmap", MAPS.values(), ids=MAPS)
@@ -210,3 +215,34 @@ def test_an_entry_that_changed_only_its_time_is_changed_unless_it_is_a_directory
         return entry.changed(mtime_ns=1).is_changed_from(entry)
 
     assert (later(file()), later(symlink("x")), later(directory())) == (True, True, False)
+
+
+# Skips
+
+REPORTS = Path(__file__).parents[2] / "docs/conformance.md"
+WAYS_TO_SKIP = {"skip", "skipif", "importorskip", "SkipTest", "require_or_skip"}
+
+
+def test_the_suite_skips_by_a_capability_or_a_probe_and_in_no_other_way() -> None:
+    modules = [each for each in Path(*hostspec.testing.__path__).glob("*.py") if each.stem != "requirements"]
+    used = {
+        f"{module.name}:{node.lineno}"
+        for module in modules
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Attribute) and node.attr in WAYS_TO_SKIP)
+        or (isinstance(node, ast.Name) and node.id in WAYS_TO_SKIP)
+    }
+
+    assert len(modules) > 20
+    assert used == set()
+    with pytest.raises(pytest.skip.Exception, match=r"^capability: the driver cannot"):
+        skip_by_capability("cannot")
+    with pytest.raises(pytest.skip.Exception, match=r"^probe: nothing there"):
+        skip_by_probe("nothing there")
+
+
+def test_what_the_published_reports_skip_has_one_of_these_reasons() -> None:
+    reasons = re.findall(r"^\| \d+ \| (.+) \|$", REPORTS.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert reasons
+    assert [each for each in reasons if not each.startswith(("capability: ", "probe: "))] == []

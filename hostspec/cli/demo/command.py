@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -22,6 +23,7 @@ from hostspec.errors import DriverUnavailable, HostspecError
 from hostspec.kernel.mounts import private_mount_namespace
 from hostspec.plugins import installed_drivers
 from hostspec.store import open_store
+from hostspec.store.policy import POLICY_PREFIX
 
 __all__ = ["demo"]
 
@@ -42,6 +44,8 @@ def demo(context: Context, arguments: Arguments) -> int:
 
 
 def _run(options: tuple[str, ...], arguments: Arguments, host_ids: HostIds) -> int:
+    # It forces one way after the other, and need not be told of each time what that means for podman.
+    logging.getLogger("hostspec.store").addHandler(logging.NullHandler())
     quiet = arguments.given("json")
     may_mount = _leave_mount_namespace()
     with _scratch(arguments.one("scratch")) as scratch, ExitStack() as stack:
@@ -89,7 +93,8 @@ def _try_drivers(place: Place, setting: Setting) -> Iterator[Row]:
         yield Row("any driver", place.filesystem, reason=place.reason)
         return
     for driver in installed_drivers():
-        options = [each for each in setting.options if each.startswith((f"{driver.name}.", "."))]
+        prefixes = (f"{driver.name}.", f"{POLICY_PREFIX}.", ".")
+        options = [each for each in setting.options if each.startswith(prefixes)]
         try:
             yield _try_driver(driver.name, place, setting, options)
         except DriverUnavailable as error:

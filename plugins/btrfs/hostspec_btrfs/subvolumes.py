@@ -107,6 +107,9 @@ def snapshot(source_fd: int, directory_fd: int, name: str) -> bool:
     except OSError as error:
         if error.errno == errno.EXDEV:
             return False
+        if error.errno == errno.EPERM:
+            message = "an ordinary user can make snapshots of own subvolumes only"
+            raise PermissionError(error.errno, message, name) from error
         raise
     paths = nested_paths(source_fd)
     if not paths:

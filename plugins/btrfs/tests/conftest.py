@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.idmap import IdMap
 from hostspec.kernel.loop import loop_filesystem
-from hostspec.values import LayerRef
 from hostspec_btrfs import open_driver
 
 MAPPED = IdMap.parse(["0:100000:65536"])
@@ -41,15 +39,6 @@ def is_subvolume(path: str) -> bool:
     return os.stat(path).st_ino == 256
 
 
-def committed(driver: GraphDriver, layer_id: str, parent: str | None = None, **files: str) -> str:
-    driver.create(layer_id, LayerRef(parent) if parent else None)
-    tree = Path(driver.mount(layer_id))
-    for name, content in files.items():
-        (tree / name).write_text(content)
-    driver.commit(layer_id)
-    return driver.mount(layer_id)
-
-
 @pytest.fixture
 def driver(btrfs_directory: str) -> GraphDriver:
     return opened(btrfs_directory)
@@ -68,22 +57,6 @@ def subvolumes_of(driver: GraphDriver) -> list[str]:
     place = os.path.basename(os.path.dirname(driver.home))
     listed = btrfs("subvolume", "list", driver.home).splitlines()
     return [line for line in listed if place in line]
-
-
-def as_ordinary_user(work: Callable[[], None]) -> int:
-    """Do something in a child process without privileges; return its exit status."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(12345, 12345, 12345)
-            os.setresuid(12345, 12345, 12345)
-            work()
-        except BaseException:  # noqa: BLE001 - a child of pytest must not return into it
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def nested_in(tree: str) -> None:

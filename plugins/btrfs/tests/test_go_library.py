@@ -42,7 +42,8 @@ def go(btrfs_directory: str) -> GoLibrary:
 @pytest.fixture
 def driver(go: GoLibrary) -> GraphDriver:
     home = str(go.root / "graph" / "btrfs")
-    return GraphDriver("btrfs", BtrfsDriver(home), home=home, run_root=str(go.root / "run" / "btrfs"))
+    run_root = str(go.root / "run" / "btrfs")
+    return GraphDriver("btrfs", BtrfsDriver(home, run_root), home=home, run_root=run_root)
 
 
 def test_we_see_and_remove_layers_of_the_go_library(go: GoLibrary, driver: GraphDriver) -> None:

@@ -8,19 +8,12 @@ from pathlib import Path
 
 from hostspec.driver import GraphDriver
 from hostspec.idmap import IdMap
+from hostspec.testing.directory_layers import committed
 from hostspec.values import CreateOptions, LayerRef
 from hostspec_btrfs import ioctls
 from hostspec_btrfs.subvolumes import nested_paths, opened_path
 
-from .conftest import (
-    MAPPED,
-    btrfs,
-    committed,
-    is_subvolume,
-    nested_in,
-    opened,
-    subvolumes_of,
-)
+from .conftest import MAPPED, btrfs, is_subvolume, nested_in, opened, subvolumes_of
 
 
 def test_a_snapshot_has_what_nested_subvolumes_hold(driver: GraphDriver) -> None:

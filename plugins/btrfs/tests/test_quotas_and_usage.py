@@ -12,15 +12,10 @@ from hostspec.driver import GraphDriver
 from hostspec.errors import (
     OperationNotSupported,
 )
+from hostspec.testing.directory_layers import committed
 from hostspec.values import CreateOptions, LayerRef
 
-from .conftest import (
-    btrfs,
-    committed,
-    nested_in,
-    opened,
-    subvolumes_of,
-)
+from .conftest import btrfs, nested_in, opened, subvolumes_of
 
 
 def write_durably(path: str, size: int) -> None:

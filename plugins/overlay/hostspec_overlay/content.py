@@ -13,7 +13,7 @@ from hostspec.values import Change, ChangeKind, LayerRef
 from hostspec_overlay.environment import whiteout_form
 from hostspec_overlay.homes import Homes
 from hostspec_overlay.layout import LayerDirectory, numbered_diffs
-from hostspec_overlay.roots import differs_by_owner_only
+from hostspec_overlay.roots import root_is_untouched
 
 __all__ = ["Difference", "difference"]
 
@@ -63,9 +63,9 @@ class Difference(NamedTuple):
             return
         # The root of a container under a map need not carry its IDs: before the first mount, or where the
         # map leaves out the owner of the root below.
-        shifted_root = differs_by_owner_only(self.layer.diff, self.below[0])
+        untouched = root_is_untouched(self.layer.diff, self.below[0], self.idmap)
         for change in found:
-            if change.path != "/" or not shifted_root:
+            if change.path != "/" or not untouched:
                 yield change
 
     def content_bytes(self) -> int:

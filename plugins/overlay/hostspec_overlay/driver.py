@@ -11,17 +11,14 @@ in its IDs after ``update_idmap``. Nothing but the ``lower`` file tells.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO
 
 from hostspec.errors import LayerInUse, OperationNotSupported, StoreReadOnly, failing
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
-from hostspec.kernel.self_binds import bind_on_itself, unbind_from_itself
 from hostspec.values import (
     ApplyOptions,
     Capabilities,
@@ -37,15 +34,16 @@ from hostspec.values import (
     StoredIds,
 )
 from hostspec_overlay.dependents import Dependents
-from hostspec_overlay.environment import check_usable, usual_choices, whiteout_form
+from hostspec_overlay.environment import check_usable, whiteout_form
 from hostspec_overlay.homes import Homes
-from hostspec_overlay.layout import MAX_DEPTH, LayerDirectory, layer_ids, numbered_diffs
+from hostspec_overlay.layout import MAX_DEPTH, SHARED_DEPTH, LayerDirectory, layer_ids, numbered_diffs
+from hostspec_overlay.limiting import LayerLimits
+from hostspec_overlay.mounts import Mounts
+from hostspec_overlay.noted_program import check_mount_program, noted_mount_program
 from hostspec_overlay.options import (
     DRIVER,
-    MountChoices,
-    parse_mount_options,
+    OverlayOptions,
     parse_options,
-    refuse_storage_options,
 )
 
 if TYPE_CHECKING:
@@ -88,18 +86,28 @@ class OverlayDriver:
         read_only_homes: Sequence[str] = (),
     ) -> None:
         """Take a home into use; nothing is made on disk before the first layer. As :func:`open_driver`."""
-        self._options = parse_options(options)
         home = os.path.abspath(home)
-        check_usable(home)
+        self._options = _with_program(parse_options(options), home)
+        self._backing = check_usable(home, by_program=bool(self._options.mount_program))
         self._homes = Homes(home, [*map(os.path.abspath, read_only_homes), *self._options.image_homes])
         self._run_root = os.path.abspath(run_root)
         self._dependents = Dependents(home)
-        self._mounting = Lock()
+        self._mounts = Mounts(self._homes, self._run_root, self._options)
+        self._limits = LayerLimits(home, self._run_root, self._backing, self._options.limits)
+        self._limits.refuse_unless_enforced()
 
     @hookimpl
     def capabilities(self) -> Capabilities:
-        """Layers are staged, and mounted wherever the caller likes."""
-        return Capabilities(stages_layers=True, max_depth=MAX_DEPTH)
+        """Layers are staged, mounted wherever one likes, and limited where there are project quotas."""
+        return Capabilities(
+            stages_layers=True,
+            limits_size=self._limits.enforced,
+            limits_inodes=self._limits.enforced,
+            max_depth=MAX_DEPTH,
+            shared_depth=SHARED_DEPTH,
+            template_copies_content=bool(self._options.mount_program)
+            or self._mounts.choices().overlay_option("metacopy") != "on",
+        )
 
     # The life of a layer
 
@@ -119,10 +127,10 @@ class OverlayDriver:
         return template.idmap
 
     def _make(self, layer_id: str, below: LayerDirectory | None, options: CreateOptions) -> None:
-        refuse_storage_options(options)
+        limit = self._limits.for_new_layer(options)
         owner = options.idmap.root() if options.idmap else (0, 0)
         with failing(f"create layer {layer_id}"):
-            self._homes.make(layer_id, below, owner=owner)
+            self._homes.make(layer_id, below, owner=owner, mask=self._options.force_mask, limit=limit)
 
     @hookimpl
     def commit(self, layer_id: str) -> None:
@@ -166,7 +174,13 @@ class OverlayDriver:
         """Give up the working area, and unmount the home from itself."""
         with failing("give up the home"):
             self._homes.area.close()
-            self._release_home()
+            self._mounts.release_home()
+
+    @hookimpl
+    def close(self) -> None:
+        """Give up the working area."""
+        with failing("give up the working area"):
+            self._homes.area.close()
 
     # Mounts
 
@@ -174,65 +188,14 @@ class OverlayDriver:
     def mount(self, layer_id: str, options: MountOptions) -> str:
         """Mount the chain of directories as one overlay."""
         layer = self._homes.find(layer_id)
-        choices = usual_choices(parse_mount_options(options.options, self._options.mount))
-        if options.read_only or not layer.writable:
-            choices = choices.read_only()
-        elif options.volatile:
-            choices = choices.with_overlay("volatile")
         with failing(f"mount layer {layer_id}"):
-            if options.target is not None:
-                self._mount_at(options.target, layer, choices, options)
-                return options.target
-            return self._mount_shared(layer, choices, options)
-
-    def _mount_shared(self, layer: LayerDirectory, choices: MountChoices, options: MountOptions) -> str:
-        from hostspec.kernel.mounts import is_mountpoint
-
-        target = layer.merged if layer.writable else f"{self._run_root}/merged/{layer.layer_id}"
-        # Between looking and mounting no other thread may mount here too.
-        with self._mounting:
-            if not is_mountpoint(target):
-                os.makedirs(target, 0o700, exist_ok=True)
-                if not self._options.skip_mount_home:
-                    bind_on_itself(self._homes.home)
-                self._mount_at(target, layer, choices, options)
-        return target
-
-    def _mount_at(
-        self, target: str, layer: LayerDirectory, choices: MountChoices, options: MountOptions
-    ) -> None:
-        from hostspec_overlay.mounting import mount_overlay
-        from hostspec_overlay.planning import plan_mount
-
-        plan = plan_mount(
-            layer,
-            self._homes.below(layer),
-            choices,
-            home=self._homes.home,
-            spare=f"{self._run_root}/empty",
-            idmap=options.idmap,
-            label=options.mount_label,
-        )
-        mount_overlay(plan, target, self._options.mount_api)
+            return self._mounts.mount(layer, options)
 
     @hookimpl
     def unmount(self, layer_id: str, path: str) -> None:
         """Unmount ``path``, and the home from itself where that was the last mount in it."""
-        from hostspec.kernel.mounts import unmount
-
         with failing(f"unmount layer {layer_id}"):
-            try:
-                unmount(path)
-            except OSError as error:
-                if error.errno not in {errno.EINVAL, errno.ENOENT}:
-                    raise
-            if path.startswith(f"{self._homes.home}/"):
-                self._release_home()
-
-    def _release_home(self) -> None:
-        if not self._options.skip_mount_home:
-            with self._mounting:
-                unbind_from_itself(self._homes.home)
+            self._mounts.unmount(path)
 
     @hookimpl
     def supports_shifting(self, idmap: IdMap) -> Shifting:
@@ -241,13 +204,17 @@ class OverlayDriver:
 
         if not self._options.shifting:
             outcome = Outcome(works=False, reason="switched off by the option overlay.hostspec_shifting")
+        elif self._options.mount_program:
+            outcome = Outcome(works=True, reason=f"{self._options.mount_program} maps IDs")
         elif os.environ.get(_DISABLE_SHIFTING) == "yes":
             outcome = Outcome(works=False, reason=f"switched off by {_DISABLE_SHIFTING} in the environment")
         elif not idmap:
             outcome = Outcome(works=True, reason="nothing to map")
         else:
             outcome = self._probes().mapped_lowers(idmap)
-        return Shifting(possible=outcome.works, reason=outcome.reason, stored=StoredIds.MAPPED)
+        # A mount program maps in both directions, the kernel's overlayfs does not map the upper directory.
+        stored = StoredIds.UNMAPPED if self._options.mount_program else StoredIds.MAPPED
+        return Shifting(possible=outcome.works, reason=outcome.reason, stored=stored, shared_with_go=True)
 
     def _probes(self) -> Probes:
         from hostspec_overlay.probes import Probes
@@ -294,7 +261,7 @@ class OverlayDriver:
                 idmap=options.idmap,
                 whiteouts=whiteout_form(),
                 squash=options.squash or self._options.squash,
-                force_mode=options.force_mode,
+                force_mode=self._options.force_mask if options.force_mode is None else options.force_mode,
                 progress=options.progress,
                 lowers=self._homes.directories_below(layer),
             )
@@ -311,8 +278,11 @@ class OverlayDriver:
             ownership_pass = OwnershipPass(
                 layer=layer,
                 lowers=self._homes.below(layer),
-                choices=usual_choices(self._options.mount),
+                choices=self._mounts.choices(),
                 mount_api=self._options.mount_api,
+                program=self._mounts.program(),
+                direct=self._options.direct_pass,
+                volatile=self._options.volatile_pass,
                 new_place=self._homes.new_place,
                 discard=self._homes.area.put_aside,
             )
@@ -325,8 +295,22 @@ class OverlayDriver:
     @hookimpl
     def status(self) -> Sequence[tuple[str, str]]:
         """Try out what this kernel and file system can do."""
+        if self._options.mount_program:
+            return self._program_status()
         with failing("try out overlayfs"):
-            return self._probes().report(usual_choices(self._options.mount))
+            return self._probes().report(self._mounts.choices())
+
+    def _program_status(self) -> Sequence[tuple[str, str]]:
+        mask = self._options.force_mask
+        return [
+            ("Backing Filesystem", self._backing.filesystem),
+            ("Supports d_type", "true"),
+            ("Using metacopy", "false"),
+            ("Mount program", self._options.mount_program),
+            ("Mount options", str(self._mounts.choices()) or "none"),
+            ("Project quota", "yes" if self._limits.enforced else "no"),
+            ("Forced permissions", "none" if mask is None else f"{mask:04o}"),
+        ]
 
     @hookimpl
     def metadata(self, layer_id: str) -> Sequence[tuple[str, str]]:
@@ -344,7 +328,8 @@ class OverlayDriver:
         from hostspec.disk_usage import measure_tree
 
         with failing(f"measure layer {layer_id}"):
-            return measure_tree(layer.path, blocks_are_shared=_can_share_blocks(layer.path))
+            found = measure_tree(layer.path, blocks_are_shared=_can_share_blocks(layer.path))
+            return self._limits.added_to(found, layer)
 
     @hookimpl
     def dedup(self, layer_ids: Sequence[str], options: DedupOptions) -> int:
@@ -360,6 +345,8 @@ class OverlayDriver:
             return share_equal_files(trees, options.method)
 
     def _difference(self, layer: LayerRef, parent: LayerRef | None) -> Difference | None:
+        if self._options.mount_program:
+            return None  # only the program can read what it wrote
         from hostspec_overlay.content import difference
 
         return difference(self._homes, layer, parent)
@@ -372,6 +359,15 @@ def _can_share_blocks(directory: str) -> bool:
         return supports_reflinks(directory)
     except OSError:
         return False  # in an additional store, where nothing can be tried
+
+
+def _with_program(options: OverlayOptions, home: str) -> OverlayOptions:
+    """Settle which program mounts, if one does: the user's, or the one that wrote this store."""
+    program = options.mount_program
+    if program:
+        check_mount_program(DRIVER, program)
+        return options
+    return options._replace(mount_program=noted_mount_program(DRIVER, home))
 
 
 def _changes(difference: Difference) -> Iterator[Change]:

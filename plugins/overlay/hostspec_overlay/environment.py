@@ -16,6 +16,7 @@ __all__ = [
     "BackingMount",
     "backing_mount",
     "check_usable",
+    "enforces_limits",
     "in_user_namespace",
     "usual_choices",
     "whiteout_form",
@@ -29,12 +30,20 @@ _NOT_BELOW_OVERLAY = frozenset(
     {"9p", "aufs", "cifs", "ecryptfs", "exfat", "msdos", "nfs", "nfs4", "overlay", "smb3", "vfat"}
 )
 
+_WITH_PROJECTS = frozenset({"ext4", "xfs"})
+# As the mount table shows it; XFS has pqnoenforce where it only counts.
+_QUOTA_OPTIONS = frozenset({"prjquota", "pquota"})
 
-def check_usable(home: str) -> None:
+
+def check_usable(home: str, *, by_program: bool = False) -> BackingMount:
     """Refuse a machine or a place where overlayfs cannot work. Nothing is written.
 
     Args:
         home: The driver's home; need not exist yet.
+        by_program: A program mounts, so that the kernel's overlayfs and its limits do not matter.
+
+    Returns:
+        What the home lies on.
 
     Raises:
         DriverNotSupported: The kernel has no overlayfs.
@@ -45,13 +54,26 @@ def check_usable(home: str) -> None:
         raise PrerequisitesMissing(
             DRIVER, "mounting needs CAP_SYS_ADMIN: run as root, or in a user namespace of your own"
         )
+    backing = backing_mount(home)
+    if by_program:
+        return backing
     if not _kernel_has_overlay():
         raise DriverNotSupported(DRIVER, "this kernel has no overlayfs (module 'overlay')")
-    filesystem = backing_mount(home).filesystem
-    if filesystem in _NOT_BELOW_OVERLAY:
+    if backing.filesystem in _NOT_BELOW_OVERLAY:
         raise WrongFilesystem(
-            DRIVER, f"{home} lies on {filesystem}, which cannot hold overlay layers; use ext4, xfs or btrfs"
+            DRIVER,
+            f"{home} lies on {backing.filesystem}, which cannot hold overlay layers; use ext4, xfs or btrfs",
         )
+    return backing
+
+
+def enforces_limits(backing: BackingMount) -> bool:
+    """Tell whether layers can be limited: project quotas are enforced, and this process may set them."""
+    return (
+        backing.filesystem in _WITH_PROJECTS
+        and not _QUOTA_OPTIONS.isdisjoint(backing.super_options)
+        and not in_user_namespace()
+    )
 
 
 def usual_choices(chosen: MountChoices) -> MountChoices:
@@ -94,17 +116,10 @@ class BackingMount(NamedTuple):
 def backing_mount(path: str) -> BackingMount:
     """Return the mount on which ``path`` lies or will lie."""
     # By the mount table, not statfs(2): this runs at every start, and calling the C library costs 4 ms.
-    from hostspec.kernel.mountinfo import mount_table  # noqa: PLC0415
+    from hostspec.kernel.mountinfo import mount_holding  # noqa: PLC0415
 
-    real = os.path.realpath(path).rstrip("/") + "/"
-    nearest = BackingMount("", ())
-    longest = 0
-    for entry in mount_table():
-        # Of mounts at the same place the last one is on top.
-        if len(entry.mount_point) >= longest and real.startswith(entry.mount_point.rstrip("/") + "/"):
-            longest = len(entry.mount_point)
-            nearest = BackingMount(entry.filesystem, entry.super_options)
-    return nearest
+    found = mount_holding(os.path.realpath(path))
+    return BackingMount(found.filesystem, found.super_options) if found else BackingMount("", ())
 
 
 def _may_mount() -> bool:

@@ -16,19 +16,22 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from typing import TypeVar
 
 __all__ = ["despite_mounts"]
 
+Renamed = TypeVar("Renamed")
 
-def despite_mounts(rename: Callable[[], object]) -> None:
-    """Rename within the home, even if somebody mounts or unmounts the home just now.
+
+def despite_mounts(rename: Callable[[], Renamed]) -> Renamed:
+    """Rename within the home, even if somebody mounts or unmounts the home just now; return its result.
 
     Raises:
         OSError: The kernel refused.
     """
     try:
-        rename()
+        return rename()
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        rename()
+        return rename()

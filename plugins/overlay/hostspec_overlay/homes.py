@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, StoreReadOnly, Unknown
@@ -21,6 +21,7 @@ from hostspec_overlay.layout import (
     make_link,
 )
 from hostspec_overlay.options import DRIVER
+from hostspec_overlay.renaming import rename_across_projects
 
 __all__ = ["Homes"]
 
@@ -47,13 +48,23 @@ class Homes:
         self.area = WorkingArea(home)
         self._read_only = tuple(read_only)
 
-    def make(self, layer_id: str, below: LayerDirectory | None, *, owner: tuple[int, int]) -> None:
+    def make(
+        self,
+        layer_id: str,
+        below: LayerDirectory | None,
+        *,
+        owner: tuple[int, int],
+        mask: int | None = None,
+        limit: Callable[[str], None] | None = None,
+    ) -> None:
         """Make an empty layer in the working area; after a failure nothing is left.
 
         Args:
             layer_id: Its ID.
             below: The layer on which it is to stand, or ``None``.
             owner: Host UID and GID of its directory, and of its root where nothing is below.
+            mask: Permission bits of its root on disk where nothing is below; ``None`` for the usual ones.
+            limit: Given the path of its directory while that is empty, limits what it may occupy.
 
         Raises:
             InvalidRequest: The ID cannot be the name of a layer.
@@ -73,7 +84,7 @@ class Homes:
             )
         layer = self._new_layer(layer_id)
         try:
-            make_layer(layer, below, owner=owner)
+            make_layer(layer, below, owner=owner, mask=mask, limit=limit)
         except BaseException:
             self.put_aside(layer)
             raise
@@ -99,7 +110,11 @@ class Homes:
         layer = LayerDirectory(self.home, layer_id)
         link = staged.read_link()
         try:
-            despite_mounts(lambda: os.rename(staged.path, layer.path))
+            rename_across_projects(
+                staged.path,
+                self.home,
+                lambda: despite_mounts(lambda: os.rename(staged.path, layer.path)),
+            )
         except OSError as error:
             if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise Duplicate("ID", layer_id) from error
@@ -124,7 +139,9 @@ class Homes:
             # The name first: one that leads nowhere disturbs other clients, a layer without one does not.
             os.unlink(f"{layer.home}/{layer.entry()}")
         with suppress(FileNotFoundError):
-            despite_mounts(lambda: self.area.put_aside(layer.path))
+            rename_across_projects(
+                layer.path, self.area.path, lambda: despite_mounts(lambda: self.area.put_aside(layer.path))
+            )
 
     def staged(self, layer_id: str) -> LayerDirectory | None:
         """Return a layer that this process is making."""

@@ -22,16 +22,17 @@ A short name that is not in this home is looked up in the homes of additional st
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
 
 from hostspec.errors import StoreCorrupt
-from hostspec_overlay.roots import copy_root, make_directory
+from hostspec_overlay.roots import copy_root, make_directory, mask_root
 
 __all__ = [
     "LINKS",
     "MAX_DEPTH",
+    "SHARED_DEPTH",
     "LayerDirectory",
     "Lower",
     "is_layer_id",
@@ -45,6 +46,9 @@ __all__ = [
 
 MAX_DEPTH = 500
 """Directories that the kernel mounts on each other (OVL_MAX_STACK), the upper one not counted."""
+
+SHARED_DEPTH = 128
+"""How many layers containers/storage mounts below a container, up to version 1.43 at least (overlay.go)."""
 
 LINKS = "l"
 """Directory of the short names, in a home."""
@@ -158,21 +162,34 @@ def make_link(layer: LayerDirectory, link: str) -> None:
     os.symlink(f"../{layer.layer_id}/diff", f"{layer.home}/{LINKS}/{link}")
 
 
-def make_layer(layer: LayerDirectory, below: LayerDirectory | None, *, owner: tuple[int, int]) -> None:
+def make_layer(
+    layer: LayerDirectory,
+    below: LayerDirectory | None,
+    *,
+    owner: tuple[int, int],
+    mask: int | None = None,
+    limit: Callable[[str], None] | None = None,
+) -> None:
     """Make an empty layer, its short name included; ``diff`` begins as a copy of the root below.
 
     Args:
         layer: Where; its home has a directory for short names.
         below: The layer on which it is to stand, or ``None``.
         owner: Host UID and GID of the layer's directory, and of its root where nothing is below.
+        mask: Permission bits of that root on disk, the usual ones kept apart; ``None`` to set the usual ones.
+        limit: Given the path of the layer's directory while that is empty, limits what it may occupy.
 
     Raises:
         OSError: The operating system refused; a part may be left.
     """
     make_directory(layer.path, mode=0o700, owner=owner)
+    if limit is not None:
+        limit(layer.path)
     make_directory(layer.diff, owner=owner)
     if below is not None:
         copy_root(below.diff, layer.diff)
+    elif mask is not None:
+        mask_root(layer.diff, mask)
     make_directory(layer.work, mode=0o700, owner=owner)
     make_directory(layer.merged, mode=0o700, owner=owner)
     link = new_link_name()

@@ -19,7 +19,7 @@ from hostspec_overlay.roots import (
     shift_root,
 )
 
-__all__ = ["plan_mount"]
+__all__ = ["empty_lower", "plan_mount"]
 
 
 def plan_mount(
@@ -31,6 +31,7 @@ def plan_mount(
     spare: str,
     idmap: IdMap,
     label: str = "",
+    by_program: bool = False,
 ) -> MountPlan:
     """Return how a layer is to be mounted, and prepare its own directories for it.
 
@@ -42,6 +43,7 @@ def plan_mount(
         spare: Path of an empty directory, made where a layer has none and may not be written.
         idmap: Show what lies below, and in a read-only mount what the layer itself brought unmapped, so.
         label: SELinux label.
+        by_program: A program mounts it, which maps the layer's own directories too.
 
     Raises:
         OperationNotSupported: There are more layers than the kernel mounts, or the map cannot be shown.
@@ -50,8 +52,10 @@ def plan_mount(
     read_only = "ro" in choices.attributes
     if layer.writable:
         restore_root(layer.diff)
-    shifted = bool(idmap) and _prepare_shift(
-        layer, below[0].path if below else None, idmap, read_only=read_only
+    shifted = (
+        bool(idmap)
+        and not by_program
+        and _prepare_shift(layer, below[0].path if below else None, idmap, read_only=read_only)
     )
     lowers = [layer.as_lower("diff"), *below] if read_only else list(below)
     if len(lowers) > MAX_DEPTH:
@@ -60,8 +64,10 @@ def plan_mount(
         )
     if not below:
         # There must be something below; a read-only mount wants two layers.
-        lowers.append(_empty(layer, spare))
+        lowers.append(empty_lower(layer, spare))
     plan = MountPlan(home, lowers, choices=choices, label=label, idmap=idmap)
+    if read_only and by_program:
+        return plan._replace(choices=choices.without_overlay("volatile"))
     if read_only:
         return plan._replace(
             # An index would refuse a directory that another mount writes to.
@@ -101,7 +107,16 @@ def _forget_volatile_use(layer: LayerDirectory) -> None:
     delete_tree(f"{layer.work}/work/incompat/volatile")
 
 
-def _empty(layer: LayerDirectory, spare: str) -> Lower:
+def empty_lower(layer: LayerDirectory, spare: str = "") -> Lower:
+    """Return an empty directory to stand below a layer that stands on none.
+
+    Args:
+        layer: The layer.
+        spare: Where to make one for a layer that may not be written; absolute path.
+
+    Raises:
+        OSError: The operating system refused.
+    """
     if not os.path.isdir(layer.empty):
         if not layer.writable:
             os.makedirs(spare, 0o700, exist_ok=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hostspec.idmap import IdMap
 from hostspec.kernel.deletion import delete_tree
 from hostspec.kernel.usernamespaces import user_namespace
-from hostspec_overlay.environment import backing_mount
+from hostspec_overlay.environment import BackingMount, backing_mount, enforces_limits
 from hostspec_overlay.layout import Lower
 from hostspec_overlay.mounting import MountPlan, MountWay, detached_overlay
 from hostspec_overlay.options import NO_CHOICES, MountChoices
@@ -22,7 +22,6 @@ __all__ = ["Outcome", "Probes"]
 
 _NO_MAP = IdMap()
 _ANY_MAP = IdMap.parse(["0:100000:65536"])
-_QUOTA_OPTIONS = frozenset({"prjquota", "pquota", "prjjquota"})
 
 
 class Outcome(NamedTuple):
@@ -79,7 +78,7 @@ class Probes:
             try:
                 user_namespace(idmap)
             except OSError as refusal:
-                return Outcome(works=False, reason=f"the kernel does not take this map: {refusal}")
+                return Outcome(works=False, reason=f"the kernel does not take this map: {_in_words(refusal)}")
         return mounts
 
     def report(self, choices: MountChoices) -> list[tuple[str, str]]:
@@ -89,15 +88,11 @@ class Probes:
             choices: The mount options that every mount gets.
         """
         backing = backing_mount(self._home)
-        options = ",".join(name if value is None else f"{name}={value}" for name, value in choices.overlay)
         return [
             ("Backing Filesystem", backing.filesystem),
             ("Supports d_type", str(self._file_types())),
             ("Using metacopy", _true_or_false(choices.overlay_option("metacopy") == "on")),
-            (
-                "Mount options",
-                ",".join([*sorted(choices.attributes), *([options] if options else [])]) or "none",
-            ),
+            ("Mount options", str(choices) or "none"),
             ("metacopy", str(self._option("metacopy", "on", _leaves_stub))),
             ("redirect_dir", str(self._option("redirect_dir", "on", _renames_directory))),
             ("index", str(self._option("index", "on", lambda s: os.path.isdir(f"{s.place}/work/index")))),
@@ -109,7 +104,7 @@ class Probes:
                 for way in MountWay
                 if way is not MountWay.CLASSIC
             ),
-            ("Project quota", str(_project_quota(backing.super_options))),
+            ("Project quota", str(_project_quota(backing))),
         ]
 
     def _option(self, name: str, value: str | None, check: Callable[[_Scratch], bool]) -> Outcome:
@@ -141,7 +136,7 @@ class Probes:
                 works = check(scratch)
             outcome = Outcome(works, success if works else "the kernel takes it, but it has no effect here")
         except OSError as refusal:
-            outcome = Outcome(works=False, reason=str(refusal))
+            outcome = Outcome(works=False, reason=_in_words(refusal))
         _known[self._home, key] = outcome
         return outcome
 
@@ -169,6 +164,10 @@ class Probes:
                 os.close(mount)
         finally:
             delete_tree(place)
+
+
+def _in_words(refusal: OSError) -> str:
+    return f"{refusal.strerror}: {refusal.filename}" if refusal.filename else str(refusal.strerror)
 
 
 def _shows_files(scratch: _Scratch) -> bool:
@@ -206,10 +205,10 @@ def _hides_deleted(scratch: _Scratch) -> bool:
     return "deleted" not in os.listdir(scratch.root)
 
 
-def _project_quota(options: tuple[str, ...]) -> Outcome:
-    if _QUOTA_OPTIONS.isdisjoint(options):
-        return Outcome(works=False, reason="the file system is mounted without prjquota")
-    return Outcome(works=False, reason="the file system keeps them, but this driver does not set them")
+def _project_quota(backing: BackingMount) -> Outcome:
+    if enforces_limits(backing):
+        return Outcome(works=True, reason="the file system is mounted with prjquota")
+    return Outcome(works=False, reason="needs XFS or ext4 mounted with prjquota, and the machine's root")
 
 
 def _true_or_false(value: bool) -> str:  # noqa: FBT001 - a converter

@@ -19,15 +19,19 @@ from hostspec.idmap import IdMap
 __all__ = [
     "content_is_shifted",
     "copy_root",
-    "differs_by_owner_only",
     "make_directory",
+    "mask_root",
     "restore_root",
     "root_is_shifted",
+    "root_is_untouched",
     "shift_root",
+    "show_masked_root",
 ]
 
-_NOT_COPIED = ("trusted.overlay.", "user.overlay.", "trusted.SGI_ACL_")
+_NOT_COPIED = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "trusted.SGI_ACL_")
 """Overlayfs's notes are about the directory itself; XFS shows ACLs a second time, in its own form."""
+
+_PROGRAMS_OVERRIDE = "user.fuseoverlayfs.override_stat"
 
 _HOST_ROOT = (0, 0)
 
@@ -58,6 +62,31 @@ def copy_root(source: str, target: str) -> None:
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
+def mask_root(diff: str, mask: int) -> None:
+    """Give a root other permission bits on disk, and keep owner and mode where a mount program looks."""
+    from hostspec.archive.attributes import override_value  # noqa: PLC0415 - with a mount program only
+    from hostspec.archive.whiteouts import OVERRIDE_XATTR  # noqa: PLC0415
+
+    found = os.stat(diff)
+    value = override_value((found.st_uid, found.st_gid), found.st_mode, b"5", 0, 0)
+    os.setxattr(diff, OVERRIDE_XATTR, value)
+    os.chmod(diff, mask)
+
+
+def show_masked_root(diff: str) -> None:
+    """Let a writable mount by fuse-overlayfs show the true mode of a root that :func:`mask_root` was given.
+
+    It looks for an attribute of its own, and takes the mode on disk for the true one where the root has none.
+    """
+    from hostspec.archive.whiteouts import OVERRIDE_XATTR  # noqa: PLC0415 - with a mount program only
+
+    present = os.listxattr(diff)
+    if OVERRIDE_XATTR in present and _PROGRAMS_OVERRIDE not in present:
+        uid, gid, mode = os.getxattr(diff, OVERRIDE_XATTR).decode().split(":")[:3]
+        value = f"{uid}:{gid}:{stat.S_IFDIR | int(mode, 8):o}"
+        os.setxattr(diff, _PROGRAMS_OVERRIDE, value.encode())
+
+
 def restore_root(diff: str) -> None:
     """Give the root of a layer that an ownership pass was made on its owner again, if it was taken away."""
     owner = _true_owner(diff)
@@ -75,10 +104,21 @@ def _true_owner(diff: str) -> Owner:
         return owner
 
 
-def differs_by_owner_only(root: str, other: str) -> bool:
-    """Tell whether two root directories are alike in mode and extended attributes."""
-    modes = {os.stat(path).st_mode for path in (root, other)}
-    return len(modes) == 1 and _xattrs(root) == _xattrs(other)
+def root_is_untouched(diff: str, below: str, idmap: IdMap) -> bool:
+    """Tell whether nobody has changed a layer's root since it was made or first mounted under a map.
+
+    Args:
+        diff: The layer's own directory.
+        below: The directory on which it stands, whose root it began with.
+        idmap: The map of its mounts.
+    """
+    unmapped = _owner(below)
+    modes = {os.stat(path).st_mode for path in (diff, below)}
+    return (
+        _owner(diff) in {unmapped, _under(idmap, unmapped), _HOST_ROOT}
+        and len(modes) == 1
+        and _xattrs(diff) == _xattrs(below)
+    )
 
 
 def root_is_shifted(idmap: IdMap, diff: str, below: str | None) -> bool:

@@ -1,10 +1,10 @@
 """The ownership pass: a layer's whole tree under another ID map.
 
-Files that the layer inherits are changed through an overlay mount, which copies each up into the upper
-directory as its owner changes. The result is then put below the layer's own (still empty) difference::
+Files that the layer inherits are written under their new IDs into a directory that is then put below the
+layer's own (still empty) difference::
 
     before   diff                  over the layers below
-    pass     diff + mount          what is inherited is copied up and changed
+    pass     diff, inherited       what is inherited is written
     after    diff (empty), diff1   over the layers below
 
 so that ``diff``, ``changes`` and every other client see only what is added from then on; this is what
@@ -12,7 +12,12 @@ so that ``diff``, ``changes`` and every other client see only what is added from
 *before* the pass stays in ``diff``, and is changed where it lies; what it hides of the layers below is left
 alone, since nobody sees it and the map need not cover it.
 
-The mount is detached: no one sees it, and it ends with this process. It is ``volatile`` (Linux 5.10), for
+Where it can be foreseen what the kernel would write, it is written without a mount
+(:mod:`hostspec_overlay.inherited`). Otherwise (renamed directories, content checked by ``verity``, SELinux
+labels by mount, a user namespace, a layer with a difference of its own) files are changed through an overlay
+mount with ``diff`` for its upper directory, which copies each up as its owner changes.
+
+That mount is detached: no one sees it, and it ends with this process. It is ``volatile`` (Linux 5.10), for
 else the content of each copied file is synced by itself; instead the file system is synced once at the end.
 With metacopy no content is copied, and there is nothing to sync: metadata waits for the journal in any mount.
 """
@@ -27,22 +32,33 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from hostspec.archive.lowers import read_xattr
-from hostspec.archive.upper import inspect_upper
-from hostspec.archive.whiteouts import is_whiteout_device
+from hostspec.archive.lowers import NotNative
+from hostspec.archive.whiteouts import WhiteoutForm, is_whiteout_device
 from hostspec.idmap import IdMap
+from hostspec.idshift import IdShift
+from hostspec.kernel.deletion import delete_tree
 from hostspec.kernel.filesystems import sync_filesystem
 from hostspec.kernel.mounts import unmount
 from hostspec.kernel.reflink import supports_reflinks
 from hostspec.ownership import shift_tree
 from hostspec.values import Shifted, ShiftOptions
 from hostspec_overlay.environment import whiteout_form
+from hostspec_overlay.hidden import hidden_by
+from hostspec_overlay.inherited import write_inherited
 from hostspec_overlay.layout import LayerDirectory, Lower, numbered_diffs
+from hostspec_overlay.mount_program import MountProgram
 from hostspec_overlay.mounting import MountPlan, detached_overlay, mount_overlay
 from hostspec_overlay.options import MountChoices
+from hostspec_overlay.planning import empty_lower
 from hostspec_overlay.roots import copy_root, make_directory
 
 __all__ = ["OwnershipPass"]
+
+_MOST_LOWERS = 32
+"""Layers that are read without a mount: each may be open in each directory on the way down a tree."""
+
+_UNFINISHED = "inherited"
+"""Name, in the layer's directory, of what becomes ``diff1`` when it is complete."""
 
 
 class OwnershipPass(NamedTuple):
@@ -55,6 +71,12 @@ class OwnershipPass(NamedTuple):
     """The store's own mount options: what every other client mounts with too."""
     mount_api: str
     """The user's choice of a way to mount."""
+    program: MountProgram | None
+    """Mounts instead of the kernel."""
+    direct: bool
+    """Write what is inherited without a mount, where that leaves what a mount would."""
+    volatile: bool
+    """Sync once in the end instead of each file, where the kernel can do that."""
     new_place: Callable[[str], str]
     """Gives a path in the driver's working area for something of that name."""
     discard: Callable[[str], object]
@@ -68,13 +90,17 @@ class OwnershipPass(NamedTuple):
             OSError: The operating system refused.
         """
         diff = self.layer.diff
+        if self.program is not None:
+            return self._pass_by_program(self.program, old, new, options)
         if not self.lowers:
             return _shift(diff, old, new, options)
         if not os.listdir(diff):
-            inherited = self._pass_over_inherited(old, new, options)
+            inherited = self._write_inherited(old, new, options)
+            if inherited is None:
+                inherited = self._pass_over_inherited(old, new, options)
             copy_root(f"{diff}1", diff)
             return inherited
-        hidden = _hidden_by(diff)
+        hidden = hidden_by(diff, whiteout_form())
         own_difference = self.new_place("own-difference")
         os.rename(diff, own_difference)
         make_directory(diff)
@@ -86,6 +112,67 @@ class OwnershipPass(NamedTuple):
         own = _shift(diff, old, new, options)
         return Shifted(
             own.inodes + inherited.inodes, inherited.bytes_copied, own.squashed + inherited.squashed
+        )
+
+    def _pass_by_program(
+        self, program: MountProgram, old: IdMap, new: IdMap, options: ShiftOptions
+    ) -> Shifted:
+        """Change all that the layer shows: only the program knows how it keeps owners and deletions."""
+        plan = MountPlan(
+            home=self.layer.home,
+            lowers=self.lowers or [empty_lower(self.layer)],
+            upper=self.layer.diff,
+            work=self.layer.work,
+            choices=MountChoices(overlay=self.choices.overlay),
+            label=options.mount_label,
+        )
+        with self._mounted_visibly(lambda target: program.mount(plan, target)) as root:
+            done = _shift(root, old, new, options, copies_content=True)
+        sync_filesystem(self.layer.diff)
+        if self.lowers:
+            self._rotate()
+            copy_root(f"{self.layer.diff}1", self.layer.diff)
+        self._renew_work()
+        return done
+
+    def _write_inherited(self, old: IdMap, new: IdMap, options: ShiftOptions) -> Shifted | None:
+        """Write what the layers below bring into ``diff1`` without a mount; ``None`` where that cannot be."""
+        if not self._can_write_directly(options.mount_label):
+            return None
+        place = f"{self.layer.path}/{_UNFINISHED}"
+        make_directory(place, mode=0o700)
+        stubs = self._has_metacopy()
+        try:
+            written = write_inherited(
+                [lower.path for lower in self.lowers],
+                self.layer.diff,
+                place,
+                IdShift(old, new, squash=options.squash),
+                stubs=stubs,
+                threads=options.threads,
+                progress=options.progress,
+            )
+        except NotNative:
+            delete_tree(place)
+            return None
+        except BaseException:
+            delete_tree(place)
+            raise
+        if not stubs:
+            sync_filesystem(place)
+        self._make_room()
+        os.rename(place, f"{self.layer.diff}1")
+        return written
+
+    def _can_write_directly(self, label: str) -> bool:
+        """Tell whether what the kernel would make can be foreseen in everything."""
+        return (
+            self.direct
+            and whiteout_form() is WhiteoutForm.OVERLAY
+            and len(self.lowers) <= _MOST_LOWERS
+            and not label
+            and self.choices.overlay_option("verity") in {None, "off"}
+            and self.choices.overlay_option("userxattr") is None
         )
 
     def _pass_over_inherited(
@@ -119,7 +206,7 @@ class OwnershipPass(NamedTuple):
             lowers=self.lowers,
             upper=self.layer.diff,
             work=self.layer.work,
-            choices=choices.with_overlay("volatile"),
+            choices=choices.with_overlay("volatile") if self.volatile else choices,
             label=label,
         )
         try:
@@ -127,7 +214,7 @@ class OwnershipPass(NamedTuple):
         except OSError as error:
             if error.errno != errno.ENOSYS:
                 raise
-            with self._mounted_visibly(plan) as path:
+            with self._mounted_visibly(lambda target: mount_overlay(plan, target, self.mount_api)) as path:
                 yield path
             return
         try:
@@ -148,11 +235,11 @@ class OwnershipPass(NamedTuple):
         )
 
     @contextmanager
-    def _mounted_visibly(self, plan: MountPlan) -> Iterator[str]:
+    def _mounted_visibly(self, mount: Callable[[str], None]) -> Iterator[str]:
         """Mount in the working area, where whoever clears away after dead processes takes it down."""
         target = self.new_place("ownership-pass")
         os.mkdir(target, 0o700)
-        mount_overlay(plan, target, self.mount_api)
+        mount(target)
         try:
             yield target
         finally:
@@ -162,10 +249,15 @@ class OwnershipPass(NamedTuple):
     def _rotate(self) -> None:
         """Rename ``diff`` to ``diff1``, ``diff1`` to ``diff2``, and so on; make an empty ``diff``."""
         diff = self.layer.diff
-        for number in range(len(list(numbered_diffs(diff))), 0, -1):
-            os.rename(f"{diff}{number}", f"{diff}{number + 1}")
+        self._make_room()
         os.rename(diff, f"{diff}1")
         make_directory(diff)
+
+    def _make_room(self) -> None:
+        """Rename ``diff1`` to ``diff2``, and so on."""
+        diff = self.layer.diff
+        for number in range(len(list(numbered_diffs(diff))), 0, -1):
+            os.rename(f"{diff}{number}", f"{diff}{number + 1}")
 
     def _renew_work(self) -> None:
         found = os.stat(self.layer.work)
@@ -192,29 +284,6 @@ def _shift(
         left_out=left_out,
         progress=options.progress,
     )
-
-
-def _hidden_by(diff: str) -> frozenset[str]:
-    """Return the paths, from the layer's root, at which nothing of the layers below shows through.
-
-    They are those of all that is no directory, and of opaque directories. Whoever deletes or replaces what
-    is there leaves the path hidden, so that a later pass does not meet what this one left alone.
-    """
-    form = whiteout_form()
-    if inspect_upper(diff, form=form).has_redirects:
-        # What is hidden at its own path may show at another.
-        return frozenset()
-    hidden: set[str] = set()
-    for directory, subdirectories, names in os.walk(diff):
-        opaque = {
-            name
-            for name in subdirectories
-            if os.path.islink(f"{directory}/{name}")
-            or read_xattr(f"{directory}/{name}", f"{form.xattr_prefix}opaque") == b"y"
-        }
-        hidden.update(f"{directory[len(diff) :]}/{name}" for name in opaque.union(names))
-        subdirectories[:] = [name for name in subdirectories if name not in opaque]
-    return frozenset(hidden)
 
 
 def _give_whiteouts_an_owner(diff: str, owner: tuple[int, int]) -> None:

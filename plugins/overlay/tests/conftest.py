@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -10,6 +11,7 @@ import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.idmap import IdMap
+from hostspec.testing.requirements import require_or_skip
 from hostspec.values import CreateOptions, LayerRef
 from hostspec_overlay import open_driver
 
@@ -50,6 +52,17 @@ def open_overlay() -> Iterator[OpenOverlay]:
 def driver(ext4_directory: str, open_overlay: OpenOverlay) -> GraphDriver:
     """A driver on ext4."""
     return open_overlay(ext4_directory)
+
+
+@pytest.fixture
+def mount_program() -> str:
+    """Path of the program that mounts overlays without the kernel's overlayfs."""
+    found = shutil.which("fuse-overlayfs")
+    if found is None:
+        require_or_skip("fuse-overlayfs", "the program is missing; install the package fuse-overlayfs")
+    if not os.path.exists("/dev/fuse"):
+        require_or_skip("fuse-overlayfs", "this kernel has no /dev/fuse")
+    return found
 
 
 AddLayer = Callable[..., LayerRef]

@@ -33,8 +33,9 @@ class TestWithMetacopy(DriverConformance):
 
 
 class TestByTheOldestWayOfMounting(DriverConformance):
-    """As on a kernel without the new mount API."""
+    """As on a kernel without the new mount API, which also makes all that a new ID map changes."""
 
     @pytest.fixture
     def driver(self, open_driver_at: DriverOpener, ext4_directory: str) -> GraphDriver:
-        return open_driver_at(ext4_directory, "overlay", options=[("hostspec_mount_api", "classic")])
+        options = [("hostspec_mount_api", "classic"), ("hostspec_direct_pass", "off")]
+        return open_driver_at(ext4_directory, "overlay", options=options)

@@ -20,8 +20,8 @@ from hostspec.driver import GraphDriver
 from hostspec.values import LayerRef
 from hostspec_overlay import open_driver
 
-home, run_root = sys.argv[1:]
-options = (("mountopt", "metacopy=on"),)
+home, run_root, name, value = sys.argv[1:]
+options = ((name, value),)
 driver = GraphDriver("overlay", open_driver(home, run_root, options, ()), home=home, run_root=run_root)
 driver.create("base")
 with driver.mounted("base", read_only=False) as root:
@@ -51,11 +51,11 @@ driver.cleanup()
 """
 
 
-def test_layers_are_made_and_told_without_privileges(ext4_directory: str) -> None:
+def facts_without_privileges(directory: str, option: tuple[str, str]) -> dict[str, str]:
+    """Make and tell layers in a user namespace, and return what the driver says of itself there."""
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", WORK]
-    done = subprocess.run(
-        [*command, f"{ext4_directory}/overlay", f"{ext4_directory}/run"], capture_output=True, check=False
-    )
+    words = [f"{directory}/overlay", f"{directory}/run", *option]
+    done = subprocess.run([*command, *words], capture_output=True, check=False)
     if done.returncode and b"unshare failed" in done.stderr:
         require_or_skip("user namespaces", done.stderr.decode().strip())
     assert done.returncode == 0, done.stderr.decode()
@@ -64,6 +64,19 @@ def test_layers_are_made_and_told_without_privileges(ext4_directory: str) -> Non
     assert shown == ["directory"]
     assert changes["layer"] == ["Delete /deleted", "Modify /directory", "Delete /directory/old"]
     assert changes["applied"] == changes["layer"]
+    assert isinstance(facts, dict)
+    return facts
+
+
+def test_layers_are_made_and_told_by_a_mount_program_without_privileges(
+    ext4_directory: str, mount_program: str
+) -> None:
+    facts = facts_without_privileges(ext4_directory, ("mount_program", mount_program))
+    assert facts["Mount program"] == mount_program
+
+
+def test_layers_are_made_and_told_without_privileges(ext4_directory: str) -> None:
+    facts = facts_without_privileges(ext4_directory, ("mountopt", "metacopy=on"))
     assert "userxattr" in facts["Mount options"]
     assert facts["metacopy"].startswith("no ")
 

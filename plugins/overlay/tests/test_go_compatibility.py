@@ -124,6 +124,30 @@ def test_it_mounts_a_hidden_child_with_its_ownership_pass(
         assert os.stat(root).st_uid == 200_000
 
 
+def test_it_mounts_stubs_that_were_written_without_a_mount(
+    ext4_directory: str, open_overlay: OpenOverlay, add_layer: AddLayer, go: Go
+) -> None:
+    driver = open_overlay(ext4_directory, ("mountopt", "metacopy=on"))
+    base = add_layer(driver, A, None, {"base": "from the base", "usr/written": "from the base"})
+    template = add_layer(driver, B, base, {"own": "from the template"})
+    driver.create_from_template(C, template, base)
+    driver.update_idmap(C, IdMap(), MAPPED)
+    driver.commit(C)
+    record(ext4_directory, (A, None, IdMap()), (B, A, IdMap()), (C, A, MAPPED))
+    assert os.stat(f"{driver.home}/{C}/diff1/own").st_blocks == 0
+
+    merged = go("--storage-opt", "overlay.mountopt=metacopy=on", "mount", C).strip()
+
+    for name in ("base", "own", "usr/written"):
+        assert contents(f"{merged}/{name}").startswith("from the")
+        assert os.stat(f"{merged}/{name}").st_uid == 200_000
+    with open(f"{merged}/usr/written", "a", encoding="utf-8") as file:
+        file.write(", and written to")
+    assert contents(f"{merged}/usr/written") == "from the base, and written to"
+    go("unmount", C)
+    assert os.listdir(f"{driver.home}/{C}/diff/usr") == ["written"]
+
+
 def test_it_makes_layers_on_ours_and_removes_them(
     ext4_directory: str, driver: GraphDriver, add_layer: AddLayer, go: Go
 ) -> None:

@@ -14,10 +14,6 @@ def test_an_unknown_option_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("mount_program", "/usr/bin/fuse-overlayfs"),
-        ("size", "10G"),
-        ("inodes", "1000"),
-        ("force_mask", "shared"),
         ("use_composefs", "true"),
         ("additionallayerstore", "/store:ref"),
     ],
@@ -29,7 +25,14 @@ def test_an_option_that_cannot_be_honoured_is_refused_by_name(name: str, value: 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("mount_program", ""), ("size", "0"), ("use_composefs", "false"), ("override_kernel_check", "1")],
+    [
+        ("mount_program", ""),
+        ("size", "0"),
+        ("inodes", ""),
+        ("force_mask", ""),
+        ("use_composefs", "false"),
+        ("override_kernel_check", "1"),
+    ],
 )
 def test_an_option_that_asks_for_nothing_is_taken(name: str, value: str) -> None:
     assert parse_options([(name, value)]) == parse_options([])
@@ -41,6 +44,10 @@ def test_an_option_that_asks_for_nothing_is_taken(name: str, value: str) -> None
         ("ignore_chown_errors", "maybe"),
         ("hostspec_mount_api", "newest"),
         ("additionalimagestore", "not/absolute"),
+        ("mount_program", "fuse-overlayfs"),
+        ("size", "large"),
+        ("inodes", "1k"),
+        ("inodes", "-1"),
     ],
 )
 def test_a_value_that_is_not_possible_is_refused_by_name(name: str, value: str) -> None:

@@ -133,11 +133,20 @@ def test_asking_what_is_possible_writes_nothing_to_a_home_that_is_not_there(
 # The ownership pass
 
 
-@pytest.mark.parametrize("way", [way.value for way in MountWay])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *(("hostspec_mount_api", way.value) for way in MountWay),
+        ("hostspec_volatile_pass", "off"),
+        ("hostspec_direct_pass", "on"),
+    ],
+    ids="=".join,
+)
 def test_an_ownership_pass_moves_what_is_inherited_below_an_empty_difference(
-    way: str, directory: str, open_overlay: OpenOverlay
+    option: tuple[str, str], directory: str, open_overlay: OpenOverlay
 ) -> None:
-    driver = open_overlay(directory, ("hostspec_mount_api", way))
+    # The ways of mounting matter only where a mount is made.
+    driver = open_overlay(directory, ("hostspec_direct_pass", "off"), option)
     template = fill(driver, "template", fill(driver, "base"))
     mounts = len(mount_table())
 
@@ -294,7 +303,8 @@ from hostspec.values import LayerRef, ShiftOptions
 from hostspec_overlay import open_driver
 
 home, run_root, way = sys.argv[1:]
-options = (("hostspec_mount_api", way),)
+by_mount = (("hostspec_mount_api", way), ("hostspec_direct_pass", "off"))
+options = () if way == "direct" else by_mount
 driver = GraphDriver("overlay", open_driver(home, run_root, options, ()), home=home, run_root=run_root)
 driver.create_from_template("copy", LayerRef("template"), None)
 
@@ -305,7 +315,7 @@ driver.update_idmap("copy", IdMap(), IdMap.parse(["0:200000:65536"]), ShiftOptio
 """
 
 
-@pytest.mark.parametrize("way", [way.value for way in MountWay])
+@pytest.mark.parametrize("way", ["direct", *(way.value for way in MountWay)])
 def test_a_process_that_is_killed_in_a_pass_leaves_nothing(
     way: str, driver: GraphDriver, open_overlay: OpenOverlay
 ) -> None:

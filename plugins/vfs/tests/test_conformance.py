@@ -6,6 +6,8 @@ import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.testing import DriverConformance, DriverOpener
+from hostspec.testing.directory_layers import DirectoryLayersConformance
+from hostspec.testing.idmapped_binds import IdmappedBindsConformance
 
 
 class TestVfsOnExt4(DriverConformance):
@@ -22,3 +24,13 @@ class TestVfsOnXfs(DriverConformance):
     @pytest.fixture
     def driver(self, open_driver_at: DriverOpener, xfs_directory: str) -> GraphDriver:
         return open_driver_at(xfs_directory, "vfs")
+
+
+class TestDirectoriesOfVfs(IdmappedBindsConformance, DirectoryLayersConformance):
+    """As the suite for drivers of whole directories wants them."""
+
+    directory = "dir"
+
+    @pytest.fixture(params=["ext4_directory", "xfs_directory"])
+    def driver(self, request: pytest.FixtureRequest, open_driver_at: DriverOpener) -> GraphDriver:
+        return open_driver_at(request.getfixturevalue(request.param), "vfs")

@@ -41,7 +41,8 @@ def go(tmp_path: Path) -> GoLibrary:
 @pytest.fixture
 def driver(go: GoLibrary) -> GraphDriver:
     home = str(go.root / "graph" / "vfs")
-    return GraphDriver("vfs", VfsDriver(home), home=home, run_root=str(go.root / "run" / "vfs"))
+    run_root = str(go.root / "run" / "vfs")
+    return GraphDriver("vfs", VfsDriver(home, run_root), home=home, run_root=run_root)
 
 
 def test_we_see_and_remove_layers_of_the_go_library(go: GoLibrary, driver: GraphDriver) -> None:

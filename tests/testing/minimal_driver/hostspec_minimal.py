@@ -39,13 +39,15 @@ class MinimalDriver:
         """Copy the parent's directory, or make an empty one, and give it its name when it is complete."""
         if options.size is not None or options.inodes is not None or options.others:
             raise OperationNotSupported("minimal", "storage options", "plain directories have none")
+        if layer_id in {"", ".", ".."} or "/" in layer_id:
+            raise InvalidRequest(f"layer ID {layer_id!r}", "must be usable as a file name")
         if self.exists(layer_id):
             raise Duplicate("ID", layer_id)
         source = None if parent is None else self._directory(parent.layer_id)
         with _failing(f"create layer {layer_id}"):
             os.makedirs(self._layers, exist_ok=True)
             os.makedirs(self._unfinished, exist_ok=True)
-            making = os.path.join(self._unfinished, layer_id)
+            making = self._clear_unfinished(layer_id)
             try:
                 os.mkdir(making, 0o755)
                 if source is None:
@@ -60,16 +62,16 @@ class MinimalDriver:
     @hookimpl
     def remove(self, layer_id: str) -> None:
         """Take the layer's name away, and then its files."""
-        if self.exists(layer_id):
-            with _failing(f"remove layer {layer_id}"):
-                going = os.path.join(self._unfinished, layer_id)
+        with _failing(f"remove layer {layer_id}"):
+            going = self._clear_unfinished(layer_id)
+            if self.exists(layer_id):
                 os.rename(os.path.join(self._layers, layer_id), going)
                 shutil.rmtree(going)
 
     @hookimpl
     def exists(self, layer_id: str) -> bool:
         """Look for the layer's directory."""
-        return os.path.isdir(os.path.join(self._layers, layer_id))
+        return layer_id in self.list_layers()
 
     @hookimpl
     def list_layers(self) -> Sequence[str]:
@@ -88,6 +90,13 @@ class MinimalDriver:
     @hookimpl
     def unmount(self, layer_id: str, path: str) -> None:
         """Do nothing: a directory is not mounted."""
+
+    def _clear_unfinished(self, layer_id: str) -> str:
+        """Delete what a process left that died while it made or removed this layer; return the place."""
+        place = os.path.join(self._unfinished, layer_id)
+        if os.path.isdir(self._unfinished) and layer_id in os.listdir(self._unfinished):
+            shutil.rmtree(place)
+        return place
 
     def _directory(self, layer_id: str) -> str:
         if not self.exists(layer_id):

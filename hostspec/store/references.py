@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hostspec.errors import InvalidRequest
 
-__all__ = ["LOCAL", "REGISTRY", "Reference", "normalised", "parse_reference"]
+__all__ = ["LOCAL", "REGISTRY", "Reference", "full_names", "normalised", "parse_reference"]
 
 REGISTRY = "docker.io"
 """Where a name without a domain is looked for, as by skopeo and Docker."""
@@ -27,6 +27,7 @@ _REFERENCE = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
+_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)  # the Go clients take no such name, not to mistake an ID for one
 _DOMAIN = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?", re.ASCII
 )
@@ -61,7 +62,7 @@ def parse_reference(name: str) -> Reference:
     # What stands first is a domain only if it cannot be a part of a path, or is this host.
     is_domain = slash and (first == LOCAL or first != first.lower() or any(mark in first for mark in ".:["))
     found = _REFERENCE.fullmatch(rest if is_domain else name)
-    if found is None or (is_domain and not _DOMAIN.fullmatch(first)):
+    if found is None or _ID.fullmatch(name) or (is_domain and not _DOMAIN.fullmatch(first)):
         problem = "is no image name; one is [DOMAIN/]PATH[:TAG][@DIGEST], with the path in lower case"
         raise InvalidRequest(repr(name), problem)
     return Reference(first if is_domain else None, found["path"], found["tag"], found["digest"])
@@ -86,3 +87,20 @@ def normalised(name: str, domain: str = REGISTRY) -> str:
     if found.tag is None and found.digest is None:
         found = found._replace(tag="latest")
     return str(found)
+
+
+def full_names(name: str) -> tuple[str, ...]:
+    """Return what a name that somebody typed may stand for in a store, the likeliest first.
+
+    As podman does (``ResolveLocally`` in containers/common's ``libimage`` and containers/image's
+    ``shortnames``): what was made here comes before what came from a registry. Of the registries of
+    ``registries.conf`` only the one that everybody has counts.
+
+    Returns:
+        Nothing where no registry would accept the name.
+    """
+    try:
+        names = (normalised(name, LOCAL), normalised(name))
+    except InvalidRequest:
+        return ()
+    return tuple(dict.fromkeys(names))

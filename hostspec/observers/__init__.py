@@ -2,6 +2,8 @@
 
 The façade tells them, not a hook wrapper: an observer that fails must not be able to
 replace the result of an operation that succeeded.
+
+``selection`` finds the installed ones; ``log`` and ``telemetry`` are those that hostspec brings.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ class Operation(NamedTuple):
 
 
 class Observer(Protocol):
-    """Is told when an operation starts and when it has finished; what it raises is logged and dropped."""
+    """Is told when an operation starts and when it has finished; what it raises is logged and dropped.
+
+    It is told of both with the same object, and of several operations at once, by their threads.
+    """
 
     def started(self, operation: Operation) -> None:
         """Take note that ``operation`` starts, in the thread that works."""

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
 import string
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostspec.errors import InvalidRequest
-from hostspec.images.references import LOCAL, Reference, normalised, parse_reference
+from hostspec.store import open_store
+from hostspec.store.references import LOCAL, Reference, normalised, parse_reference
 
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -42,7 +45,23 @@ def test_a_local_name_is_completed_as_podman_does() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/", "a/", "/a", "a//b", "A", "a:", "a:b:c", "a@b", "a@sha256:00", "a b", "-a", "a_-b", "a:é"],
+    [
+        "",
+        "/",
+        "a/",
+        "/a",
+        "a//b",
+        "A",
+        "a:",
+        "a:b:c",
+        "a@b",
+        "a@sha256:00",
+        "a b",
+        "-a",
+        "a_-b",
+        "a:é",
+        "0" * 64,
+    ],
 )
 def test_what_no_registry_accepts_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="no image name"):
@@ -64,3 +83,33 @@ def test_a_name_is_put_together_from_its_parts(
     parts = Reference(None if path.startswith("localhost/") else domain, path, tag, digest)
     if not path.startswith("localhost/"):
         assert parse_reference(str(parts)) == parts
+
+
+def test_a_short_name_finds_what_was_made_here_before_what_came_from_a_registry(tmp_path: Path) -> None:
+    with open_store(root=f"{tmp_path}/graph", run_root=f"{tmp_path}/run", driver="vfs") as store:
+        pulled = store.create_image(names=["docker.io/library/busy:latest"])
+        assert store.image("busy").id == store.image("docker.io/busy").id == pulled.id
+        made = store.create_image(names=["localhost/busy:latest"])
+        tagged = store.create_image(names=["quay.io/team/busy:1"])
+        assert store.image("busy").id == store.image("busy:latest").id == made.id
+        assert store.image("quay.io/team/busy:1").id == tagged.id
+        assert not store.has_image("quay.io/team/busy")
+        assert not store.has_image("Not A Name")
+        exact = store.create_image(names=["busy"])
+        assert store.image("busy").id == exact.id
+
+
+def test_what_is_called_exactly_so_comes_before_an_image_that_may_be_meant(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("layers have owners, which only root can give them")
+    with open_store(root=f"{tmp_path}/graph", run_root=f"{tmp_path}/run", driver="vfs") as store:
+        image = store.create_image(names=["localhost/busy:latest"])
+        store.create_container(names=["busy"], container_id="container")
+        store.set_metadata("busy", "of the container")
+        assert store.container("container").metadata == "of the container"
+        store.delete("busy")
+        assert [each.id for each in store.images()] == [image.id]
+        store.set_metadata("busy", "of the image")
+        assert store.image(image.id).metadata == "of the image"
+        store.delete("busy")
+        assert store.images() == ()

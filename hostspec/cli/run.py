@@ -1,0 +1,165 @@
+"""The sub-command that runs a container."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hostspec.cli.context import Context, idmap_of
+from hostspec.cli.grammar import Arguments, UsageError
+from hostspec.cli.render import progress_bar
+from hostspec.cli.warnings import warnings_shown
+from hostspec.errors import HostspecError
+from hostspec.idmap import IdMap
+from hostspec.run.detached import run_detached
+from hostspec.run.foreground import attend
+from hostspec.run.options import DEFAULT_SUBNET, Network, RunOptions, Volume, network_of
+from hostspec.run.preparing import prepare
+from hostspec.run.runtimes import CANNOT_RUN, NotStarted, RuntimeFailed
+from hostspec.store.policy import Strategy
+from hostspec.values import ProgressCallback
+
+__all__ = ["failing_as_podman", "run", "variables"]
+
+
+@dataclass
+class Outcome:
+    """What a command ends with."""
+
+    code: int = CANNOT_RUN
+
+
+@contextmanager
+def failing_as_podman() -> Iterator[Outcome]:
+    """Print an error of the block, and end with the exit code that podman would have: 125, 126 or 127."""
+    outcome = Outcome()
+    try:
+        yield outcome
+    except (HostspecError, OSError) as error:
+        if not isinstance(error, NotStarted):  # which the runtime has printed itself
+            print(f"hostspec: {error}", file=sys.stderr)
+        outcome.code = error.exit_code if isinstance(error, RuntimeFailed) else CANNOT_RUN
+
+
+def run(context: Context, arguments: Arguments) -> int:
+    """Run a command in a new container; the exit code is the command's, or 125 to 127 where it never ran."""
+    image = arguments.positionals[0]
+    with failing_as_podman() as outcome:
+        if arguments.given("detach"):
+            with warnings_shown(), progress_bar("mapping") as progress:
+                identifier = run_detached(context.store, image, _options(context, arguments, progress))
+            print(identifier)
+            outcome.code = 0
+        else:
+            outcome.code = _attended(context, image, arguments)
+    return outcome.code
+
+
+def _attended(context: Context, image: str, arguments: Arguments) -> int:
+    with warnings_shown(), progress_bar("mapping") as progress:
+        options = _options(context, arguments, progress)
+        prepared = prepare(context.store, image, options)
+    stdin = None if options.interactive else subprocess.DEVNULL
+    code = None
+    try:
+        status = attend(lambda signals: prepared.start((stdin, None, None), signals=signals))
+        code = prepared.exit_code(status)
+    finally:
+        prepared.finish(code)
+    return code
+
+
+def _options(context: Context, arguments: Arguments, progress: ProgressCallback | None) -> RunOptions:
+    name = arguments.one("name")
+    entrypoint = arguments.one("entrypoint")
+    both = arguments.given("console")
+    network = network_of(arguments.one("network") or "none")
+    options = RunOptions(
+        names=(name,) if name else (),
+        command=arguments.positionals[1:],
+        entrypoint=None if entrypoint is None else tuple(filter(None, [entrypoint])),
+        environment=variables(arguments.every("env")),
+        working_directory=arguments.one("workdir") or "",
+        user=arguments.one("user") or "",
+        hostname=arguments.one("hostname") or "",
+        idmap=_idmap(arguments),
+        automatic_map=arguments.one("userns") == "auto",
+        idmap_strategy=_strategy(arguments),
+        network=network,
+        subnet=arguments.one("subnet") or _usual_subnet(network),
+        read_only=arguments.given("read-only"),
+        volumes=tuple(Volume.parse(each) for each in arguments.every("volume")),
+        storage_options=tuple(_storage_option(each) for each in arguments.every("layer-opt")),
+        runtime=arguments.one("runtime") or "",
+        interactive=both or arguments.given("interactive"),
+        terminal=both or arguments.given("tty"),
+        remove=arguments.given("rm"),
+        squash=context.squash,
+        progress=progress,
+    )
+    if options.terminal and arguments.given("detach"):
+        raise UsageError("--tty", "needs the foreground; leave out --detach")
+    return options
+
+
+def _usual_subnet(network: Network) -> str:
+    """Return what ``hostspec.conf`` says, whichever store is used: networks are the machine's."""
+    if network != "private":
+        return DEFAULT_SUBNET
+    from hostspec.store.own_settings import read_own_settings  # noqa: PLC0415 - loads a parser
+
+    return read_own_settings().subnet or DEFAULT_SUBNET
+
+
+def _idmap(arguments: Arguments) -> IdMap | None:
+    """Return the map that was given; ``None`` for the store's own.
+
+    Raises:
+        UsageError: ``--userns`` is something else than it may be, or contradicts the other flags.
+    """
+    given = idmap_of(arguments)
+    userns = arguments.one("userns")
+    if userns not in {None, "auto", "host"}:
+        raise UsageError("--userns", f"{userns!r} is neither auto nor host")
+    if userns is not None and given is not None:
+        raise UsageError("--userns", "contradicts a map")
+    return IdMap() if userns == "host" else given
+
+
+def _strategy(arguments: Arguments) -> Strategy | None:
+    if arguments.one("idmap-strategy") is None:
+        return None
+    from hostspec.cli.containers import strategy_of  # noqa: PLC0415 - seldom asked for
+
+    return strategy_of(arguments)
+
+
+def variables(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return environment variables as ``NAME=VALUE``.
+
+    A name alone stands for the value that it has here; where it has none, it is left as it is.
+
+    Raises:
+        UsageError: One has no name.
+    """
+    found = []
+    for text in texts:
+        name, equals, _ = text.partition("=")
+        if not name:
+            raise UsageError("--env", f"{text!r} is not NAME=VALUE")
+        if equals:
+            found.append(text)
+        elif name in os.environ:
+            found.append(f"{name}={os.environ[name]}")
+    return tuple(found)
+
+
+def _storage_option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError("--storage-opt", f"{text!r} is not KEY=VALUE")
+    return key, value

@@ -1,0 +1,47 @@
+"""Running containers: from an image in the store to a process, by an ordinary OCI runtime.
+
+::
+
+    import subprocess
+    from hostspec.idmap import IdMap
+    from hostspec.run import RunOptions, running
+    from hostspec.store import open_store
+
+    options = RunOptions(command=("id",), idmap=IdMap.parse(["0:514000:65536"]), remove=True)
+    with open_store() as store, running(store, "debian", options, stdout=subprocess.PIPE) as process:
+        print(process.stdout.read())
+        print(process.wait())
+
+A container is an ordinary container of the store. While it runs, one process looks after it and holds a
+lock; when that process is gone, however it ended, whoever comes next takes down what is left.
+"""
+
+from hostspec.run.control import ListedRun, list_runs, output_of, remove, stop
+from hostspec.run.detached import run_detached
+from hostspec.run.joining import ExecOptions, execute
+from hostspec.run.options import RunOptions, Volume
+from hostspec.run.process import Process, running
+from hostspec.run.quota_events import QuotaEvent, QuotaEvents, quota_events
+from hostspec.run.recovery import clean_up
+from hostspec.run.runtimes import NotStarted, RuntimeFailed
+
+__all__ = [
+    "ExecOptions",
+    "ListedRun",
+    "NotStarted",
+    "Process",
+    "QuotaEvent",
+    "QuotaEvents",
+    "RunOptions",
+    "RuntimeFailed",
+    "Volume",
+    "clean_up",
+    "execute",
+    "list_runs",
+    "output_of",
+    "quota_events",
+    "remove",
+    "run_detached",
+    "running",
+    "stop",
+]

@@ -1,0 +1,115 @@
+"""What can be asked for when a container is run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+from hostspec.errors import InvalidRequest
+from hostspec.idmap import IdMap
+from hostspec.store.policy import Strategy
+from hostspec.values import ProgressCallback
+
+__all__ = ["DEFAULT_SUBNET", "Network", "RunOptions", "Volume", "network_of"]
+
+Network = Literal["none", "private", "host"]
+"""``none``: a network namespace with the loopback device alone; ``private``: one with an address on
+hostspec's own bridge; ``host``: the machine's."""
+
+DEFAULT_SUBNET = "10.213.0.0/20"
+"""The addresses that private networks have where no others are asked for."""
+
+
+class Volume(NamedTuple):
+    """A directory or file of the host that a container sees."""
+
+    source: str
+    """Absolute path on the host; must exist."""
+    target: str
+    """Absolute path in the container; made if missing."""
+    read_only: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Volume:
+        """Read ``SOURCE:TARGET[:ro|rw]``.
+
+        Raises:
+            InvalidRequest: It is something else, or there is no such source.
+        """
+        source, _, rest = text.partition(":")
+        target, _, options = rest.partition(":")
+        if not (source.startswith("/") and target.startswith("/") and options in {"", "ro", "rw"}):
+            raise InvalidRequest(
+                f"volume {text!r}", "must be /SOURCE:/TARGET, with :ro or :rw after it or not"
+            )
+        if not os.path.exists(source):
+            raise InvalidRequest(f"volume {text!r}", f"{source} does not exist")
+        target = os.path.normpath(target)
+        if not target.strip("/"):
+            # The runtime would make what every container has, /dev for one, in the host's directory.
+            raise InvalidRequest(
+                f"volume {text!r}", "cannot take the place of the container's root directory"
+            )
+        return cls(os.path.realpath(source), target, options == "ro")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How a container is to be run. What is left out, the image says."""
+
+    names: tuple[str, ...] = ()
+    """Names of the container."""
+    command: tuple[str, ...] = ()
+    """The command; the image's entry point comes before it."""
+    entrypoint: tuple[str, ...] | None = None
+    """Words to put before the command instead of the image's entry point."""
+    environment: tuple[str, ...] = ()
+    """``NAME=VALUE``; later ones win, also over the image's."""
+    working_directory: str = ""
+    """Absolute path in the container; made if missing."""
+    user: str = ""
+    """``USER[:GROUP]``, each by a name that the container knows, or by number."""
+    hostname: str = ""
+    """The container's host name; by default the beginning of its ID."""
+    idmap: IdMap | None = None
+    """The ID map; by default the store's, which is mostly none."""
+    automatic_map: bool = False
+    """Choose a map of free IDs (``--userns auto``) instead of :attr:`idmap`."""
+    idmap_strategy: Strategy | None = None
+    """How the root gets the map; by default as the store's options say."""
+    squash: bool = False
+    """Whether files whose owners are outside the map get the nearest that is inside."""
+    network: Network = "none"
+    """What network it has."""
+    subnet: str = DEFAULT_SUBNET
+    """The addresses of a private network; each subnet has a bridge of its own."""
+    read_only: bool = False
+    """Whether the root cannot be written; ``/run``, ``/tmp`` and the image's volumes are in memory then."""
+    volumes: tuple[Volume, ...] = ()
+    """Directories and files of the host that it sees."""
+    storage_options: tuple[tuple[str, str], ...] = ()
+    """The driver's options for its layer, ``size`` and the like."""
+    runtime: str = ""
+    """Name or path of the OCI runtime; by default the first of those that are installed."""
+    interactive: bool = False
+    """Whether it reads standard input; otherwise that is at its end."""
+    terminal: bool = False
+    """Whether its standard streams are a terminal of its own."""
+    remove: bool = False
+    """Whether the container is removed when it has ended."""
+    progress: ProgressCallback | None = None
+    """Told how far a mapped copy has come."""
+
+
+def network_of(text: str) -> Network:
+    """Return the network of that name.
+
+    Raises:
+        InvalidRequest: There is none.
+    """
+    for each in get_args(Network):
+        if each == text:
+            found: Network = each
+            return found
+    raise InvalidRequest(f"network {text!r}", f"is none of {', '.join(get_args(Network))}")

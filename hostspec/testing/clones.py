@@ -1,0 +1,148 @@
+"""Clones of images and of prepared root file systems, for the fixtures in :mod:`hostspec.testing.rootfs`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from hostspec.errors import HostspecError, LayerInUse, Unknown
+from hostspec.idmap import IdMap
+from hostspec.images import import_image
+from hostspec.store import Image, Store
+
+__all__ = ["Clone", "LayerClone", "clear_dead", "obtain_image"]
+
+NAME = "pytest"
+"""First part of the name of every clone; process, its start and a number follow."""
+
+
+class Clone(NamedTuple):
+    """One writable root file system."""
+
+    path: Path
+    """Where it is mounted."""
+    layer: str
+    """ID of the layer that takes what is written."""
+
+
+class LayerClone:
+    """Makes clones, and deletes all of them when its context ends.
+
+    A clone takes the space of what is written to it, and no time to speak of.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Make clones in ``store``."""
+        self._store = store
+        self._undo = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Last in, first out: a clone of a clone goes before its template.
+        self._undo.close()
+
+    def __call__(self, template: str | Image | Clone, *, idmap: IdMap = IdMap()) -> Clone:
+        """Clone ``template``.
+
+        Args:
+            template: An image of the store (its ID, a name, or its record), or a clone; what is in that one
+                now is in the new one, so write no more to a clone that was cloned.
+            idmap: Show the files under this map; then ``template`` is an image, and the clone no template.
+
+        Raises:
+            HostspecError: It cannot be made or mounted.
+        """
+        with ExitStack() as undo:
+            layer, mounted = self._writable(template, idmap, undo)
+            path = Path(self._store.mount(mounted))
+            undo.callback(self._store.unmount, mounted, force=True)
+            self._undo.push(undo.pop_all())
+        return Clone(path, layer)
+
+    def _writable(self, template: str | Image | Clone, idmap: IdMap, undo: ExitStack) -> tuple[str, str]:
+        """Make a layer on a template; return its ID, and that of what is to be mounted."""
+        name = _new_name()
+        if idmap and not isinstance(template, Clone):
+            image = template.id if isinstance(template, Image) else template
+            container = self._store.create_container(image, names=[name], idmap=idmap, volatile=True)
+            undo.callback(self._store.delete_container, container.id)
+            return container.layer, container.id
+        parent = template.layer if isinstance(template, Clone) else self._image(template).layer
+        layer = self._store.create_layer(parent, names=[name], idmap=idmap or None).id
+        undo.callback(self._store.delete_layer, layer)
+        return layer, layer
+
+    def _image(self, template: str | Image) -> Image:
+        return template if isinstance(template, Image) else self._store.image(template)
+
+
+def obtain_image(store: Store, source: str) -> Image:
+    """Return the image of that name in the store, or import it from what ``source`` names.
+
+    What was imported before is used again as long as the source's time of modification stays the same.
+    """
+    with suppress(Unknown):
+        return store.image(source)
+    place = source.partition(":")[2] if ":" in source and not os.path.exists(source) else source
+    path = place if os.path.exists(place) else place.rpartition(":")[0] or place
+    changed = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+    key = hashlib.sha256(f"{source}\0{os.path.abspath(path)}\0{changed}".encode(errors="surrogateescape"))
+    name = f"localhost/{NAME}:{key.hexdigest()[:32]}"
+    with suppress(Unknown):
+        return store.image(name)
+    return import_image(store, source, names=[name])
+
+
+def clear_dead(store: Store) -> None:
+    """Unmount and delete the clones of processes that are gone."""
+    for container in store.containers():
+        if _is_dead(container.names):
+            _give_up(store, container.layer)
+            with suppress(HostspecError):
+                store.delete_container(container.id)
+    for layer in _newest_first(store):
+        _give_up(store, layer)
+        with suppress(Unknown, LayerInUse):
+            store.delete_layer(layer)
+
+
+def _newest_first(store: Store) -> Iterator[str]:
+    """Yield the dead layers that stand on other clones; a later one stands on an earlier."""
+    return (layer.id for layer in reversed(store.layers()) if _is_dead(layer.names))
+
+
+def _give_up(store: Store, layer: str) -> None:
+    with suppress(HostspecError):
+        store.unmount(layer, force=True)
+
+
+def _new_name() -> str:
+    return f"{NAME}-{os.getpid()}-{_start_of(os.getpid())}-{os.urandom(6).hex()}"
+
+
+def _is_dead(names: tuple[str, ...]) -> bool:
+    """Tell whether the first name is a clone's, and the process that made it is gone."""
+    parts = names[0].split("-") if names else []
+    return len(parts) == 4 and parts[0] == NAME and str(_start_of(int(parts[1]))) != parts[2]
+
+
+def _start_of(pid: int) -> int | None:
+    """Return when a process began, in clock ticks after boot, or ``None`` where there is none (proc(5))."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[19])

@@ -1,0 +1,165 @@
+"""The report as JSON, as one HTML page and as Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from typing import Final
+
+from hostspec.errors import InvalidRequest
+from hostspec.testing.report import Findings, Outcome, Report
+
+__all__ = ["as_html", "as_json", "as_markdown", "renderer"]
+
+_SLOWEST: Final = 5
+_FACTS: Final = {
+    "distribution": "driver",
+    "options": "options",
+    "contract": "contract",
+    "filesystem": "file system",
+    "kernel": "kernel",
+    "python": "Python",
+    "user": "run by",
+    "shifts": "shifts at mount",
+}
+_STYLE: Final = """
+body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem .2rem 0; text-align: left }
+th { border-bottom: 1px solid #999 } td { border-bottom: 1px solid #ddd; vertical-align: top }
+.number { text-align: right } .failed { color: #b00020 } code { font-size: 13px }
+"""
+
+Row = Sequence[object]
+
+
+def renderer(path: str) -> Callable[[Report], str]:
+    """Return what makes the text of a report, by the end of the file's name.
+
+    Raises:
+        InvalidRequest: The name ends in none of ``.html``, ``.json``, ``.md``.
+    """
+    for ending, render in {".html": as_html, ".json": as_json, ".md": as_markdown}.items():
+        if path.endswith(ending):
+            return render
+    raise InvalidRequest(f"conformance report {path}", "must end in .html, .json or .md")
+
+
+def as_json(report: Report) -> str:
+    """Return everything, for programs."""
+    document = {
+        "hostspec": report.hostspec,
+        "contract": report.contract,
+        "made": report.made,
+        "subjects": [
+            {
+                "name": subject.name,
+                **subject.facts,
+                "counts": {each.value: subject.count(each) for each in Outcome},
+                "seconds": round(subject.seconds(), 3),
+                "tests": [
+                    {
+                        "name": each.name,
+                        "area": each.area,
+                        "outcome": each.outcome.value,
+                        "reason": each.reason,
+                        "seconds": round(each.seconds, 4),
+                    }
+                    for each in subject.tests
+                ],
+            }
+            for subject in report.subjects
+        ],
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def as_markdown(report: Report) -> str:
+    """Return the report for a README or a page of documentation."""
+    lines = [_made(report), ""]
+    for subject in report.subjects:
+        lines += [f"### {_title(subject)}", ""]
+        for heading, rows in _tables(subject):
+            lines += _markdown_table(heading, rows)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def as_html(report: Report) -> str:
+    """Return the report as one page that needs nothing else."""
+    parts = [
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Conformance of graph drivers</title>',
+        f"<style>{_STYLE}</style>\n<h1>Conformance of graph drivers</h1>",
+        f"<p>{escape(_made(report))}</p>",
+    ]
+    for subject in report.subjects:
+        parts.append(f"<h2>{escape(_title(subject))}</h2>")
+        parts += [_html_table(heading, rows) for heading, rows in _tables(subject)]
+    return "\n".join((*parts, "</html>\n"))
+
+
+def _made(report: Report) -> str:
+    return f"Made {report.made} by hostspec {report.hostspec}, contract {report.contract}."
+
+
+def _title(subject: Findings) -> str:
+    return f"{subject.facts['driver']} on {subject.facts['filesystem']}"
+
+
+def _tables(subject: Findings) -> Iterable[tuple[Row, list[Row]]]:
+    """Yield each table of one subject, heading and rows, without those that are empty."""
+    facts = [(label, _shown(subject.facts[key])) for key, label in _FACTS.items() if subject.facts[key]]
+    capabilities = subject.facts["capabilities"]
+    if isinstance(capabilities, dict):
+        facts += [(f"`{key}`", _shown(value)) for key, value in capabilities.items() if key != "contract"]
+    areas = [(area, *_counts(subject, area)) for area in subject.areas()]
+    slowest = sorted(subject.tests, key=lambda each: -each.seconds)[:_SLOWEST]
+    tables: list[tuple[Row, list[Row]]] = [
+        (("fact", "value"), list(facts)),
+        (
+            ("area", *(each.value for each in Outcome), "seconds"),
+            [*areas, ("all", *_counts(subject, None))],
+        ),
+        (("skipped", "because"), [(number, reason) for reason, number in subject.skips()]),
+    ]
+    for outcome in (Outcome.GAP, Outcome.FAILED):
+        rows: list[Row] = [(f"`{each.name}`", each.reason) for each in subject.not_passed(outcome)]
+        tables.append(((outcome.value, "because"), rows))
+    tables.append((("slowest", "seconds"), [(f"`{each.name}`", f"{each.seconds:.2f}") for each in slowest]))
+    return [(heading, rows) for heading, rows in tables if rows]
+
+
+def _counts(subject: Findings, area: str | None) -> tuple[object, ...]:
+    return (*(subject.count(each, area) for each in Outcome), f"{subject.seconds(area):.1f}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "–" if value is None else str(value)
+
+
+def _markdown_table(heading: Row, rows: Sequence[Row]) -> list[str]:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return [*("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines), ""]
+
+
+def _html_table(heading: Row, rows: Sequence[Row]) -> str:
+    def row(tag: str, cells: Row) -> str:
+        return (
+            "<tr>" + "".join(f"<{tag}{_align(each)}>{_html_cell(each)}</{tag}>" for each in cells) + "</tr>"
+        )
+
+    return "<table>\n" + "\n".join((row("th", heading), *(row("td", each) for each in rows))) + "\n</table>"
+
+
+def _align(cell: object) -> str:
+    return ' class="number"' if isinstance(cell, int) or str(cell).replace(".", "").isdigit() else ""
+
+
+def _html_cell(cell: object) -> str:
+    text = str(cell)
+    if text.startswith("`") and text.endswith("`"):
+        return f"<code>{escape(text.strip('`'))}</code>"
+    return escape(text)

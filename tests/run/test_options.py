@@ -1,0 +1,206 @@
+"""What can be asked for, and what an image says where nothing is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from hostspec.errors import InvalidRequest
+from hostspec.images import import_image
+from hostspec.run import RunOptions, Volume
+from hostspec.run.accounts import Account, find_account
+from hostspec.run.bundle import arguments_of, environment_of
+from hostspec.run.image_config import ImageConfig, image_config
+from tests.images.layouts import Layout
+from tests.run.stages import ENVIRONMENT, IMAGE, MAP, Stage
+
+SCRIPT = "echo $GREETING from $PWD as $(/bin/busybox id -u)"
+CONFIG = {
+    "Entrypoint": ["/bin/sh", "-c"],
+    "Cmd": [SCRIPT],
+    "Env": ["GREETING=hello"],
+    "WorkingDir": "/etc",
+    "User": "5:6",
+    "StopSignal": "SIGUSR1",
+    "Volumes": {"/data": {}},
+}
+
+
+@pytest.fixture
+def configured(stage: Stage, tmp_path: Path) -> str:
+    """An image on the same layer whose configuration says much."""
+    return _with_config(stage, tmp_path, CONFIG)
+
+
+def _with_config(stage: Stage, tmp_path: Path, config: Mapping[str, object]) -> str:
+    layout = Layout(tmp_path / "layout")
+    plain = stage.store.image(IMAGE)
+    assert plain.layer is not None
+    with stage.store.diff(plain.layer) as stream:
+        layer = stream.read()
+    manifest = json.loads(layout.blob(layout.image(layer, listed=False)))
+    document = {**json.loads(layout.blob(manifest["config"]["digest"])), "config": config}
+    digest = layout.add(json.dumps(document).encode())
+    manifest["config"] = {**manifest["config"], "digest": digest, "size": len(layout.blob(digest))}
+    layout.list(layout.entry(layout.add(json.dumps(manifest).encode())))
+    return import_image(stage.store, f"oci:{layout.path}", names=["configured"]).id
+
+
+def test_an_image_says_what_runs_where_and_as_whom(stage: Stage, configured: str) -> None:
+    found = image_config(stage.store, stage.store.image(configured))
+    assert found == ImageConfig(
+        entrypoint=("/bin/sh", "-c"),
+        command=(SCRIPT,),
+        environment=("GREETING=hello",),
+        working_directory="/etc",
+        user="5:6",
+        stop_signal="SIGUSR1",
+        volumes=("/data",),
+    )
+    assert stage.good("run", "--rm", "--uidmap", MAP, configured) == "hello from /etc as 5\n"
+
+
+def test_what_is_asked_for_wins_over_the_image(stage: Stage, configured: str) -> None:
+    flags = ("-e", "GREETING=bye", "-w", "/new/place", "-u", "0")
+    script = "echo $GREETING $PWD $(/bin/busybox id -u)"
+    assert stage.good("run", "--rm", *flags, configured, script) == "bye /new/place 0\n"
+    assert stage.good("run", "--rm", "--entrypoint", "/bin/echo", configured, "only") == "only\n"
+
+
+def test_a_name_alone_takes_the_value_that_the_variable_has_here(
+    stage: Stage, configured: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "HERE", "yes")
+    flags = ("-e", "HERE", "-e", "GREETING", "-e", "NOWHERE")
+    script = "echo $HERE $GREETING ${NOWHERE-unset}"
+    assert stage.good("run", "--rm", *flags, configured, script) == "yes hello unset\n"
+
+
+def test_the_image_says_how_it_is_stopped(stage: Stage, configured: str) -> None:
+    script = "trap 'exit 8' USR1; while :; do sleep 0.05; done"
+    stage.good("run", "-d", "--name", "web", configured, script)
+    stage.good("stop", "-t", "9" * 20, "web")
+    assert "ended (8)" in stage.good("ps", "-a")
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("SIGRTMIN+3", signal.SIGRTMIN + 3), ("rtmax-2", signal.SIGRTMAX - 2)]
+)
+def test_an_image_may_name_a_signal_that_has_no_name_of_its_own(
+    stage: Stage, tmp_path: Path, name: str, number: int
+) -> None:
+    image = _with_config(stage, tmp_path, {"StopSignal": name})
+    script = f"trap 'exit 8' {number}; while :; do sleep 0.05; done"
+    stage.good("run", "-d", "--name", "web", image, "sh", "-c", script)
+    stage.good("stop", "web")
+    assert "ended (8)" in stage.good("ps", "-a")
+
+
+@pytest.mark.parametrize("name", ["99", "SIGNONE"])
+def test_what_is_no_signal_stops_nothing_and_keeps_nobody_from_removing(
+    stage: Stage, tmp_path: Path, name: str
+) -> None:
+    image = _with_config(stage, tmp_path, {"StopSignal": name})
+    stage.good("run", "-d", "--name", "web", image, "sleep", "1000")
+    done = stage("stop", "web")
+    assert done.code == 1
+    assert f"stop signal {name!r}: is no signal" in done.err
+    stage.good("rm", "-f", "web")
+    assert stage.containers() == []
+
+
+def test_a_root_that_cannot_be_written_has_places_in_memory(stage: Stage, configured: str) -> None:
+    script = "for each in / /tmp /data; do echo x > $each/file && echo $each; done 2>/dev/null; true"
+    words = ("--read-only", "--user", "0", "--uidmap", MAP, configured, script)
+    assert stage.good("run", "--rm", *words) == "/tmp\n/data\n"
+
+
+def test_volumes_show_the_hosts_files(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/in").write_text("from the host\n")
+    script = "cat /a/in; echo back > /a/out; echo x > /b/out 2>/dev/null || echo refused"
+    volumes = ("-v", f"{tmp_path}/shared:/a", "-v", f"{tmp_path}/shared:/b:ro")
+    assert stage.good("run", "--rm", *volumes, IMAGE, "sh", "-c", script) == "from the host\nrefused\n"
+    assert (tmp_path / "shared/out").read_text() == "back\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["/etc", "etc:/etc", "/etc:etc", "/etc:/etc:rx", "/no/such/place:/etc", "/etc:/", "/etc://.."]
+)
+def test_a_volume_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        Volume.parse(text)
+
+
+def test_the_host_name_is_the_beginning_of_the_id_or_what_is_asked_for(stage: Stage) -> None:
+    script = ("sh", "-c", "/bin/busybox hostname; cat /etc/hostname")
+    assert stage.good("run", "--rm", "--hostname", "here", IMAGE, *script) == "here\nhere\n"
+
+
+def test_an_option_for_the_layer_is_no_option_for_the_store(stage: Stage) -> None:
+    done = stage("run", "--rm", "--storage-opt", "no-such-option=1", IMAGE, "sh")
+    assert done.code == 125
+    assert "no-such-option" in done.err
+    assert stage.containers() == []
+
+
+def test_an_entry_point_of_ones_own_does_without_the_images_command() -> None:
+    config = ImageConfig(entrypoint=("one",), command=("two",))
+    assert arguments_of(RunOptions(), config) == ("one", "two")
+    assert arguments_of(RunOptions(command=("three",)), config) == ("one", "three")
+    assert arguments_of(RunOptions(entrypoint=("zero",)), config) == ("zero",)
+    assert arguments_of(RunOptions(entrypoint=("zero",), command=("three",)), config) == ("zero", "three")
+
+
+def test_the_environment_asked_for_wins_over_the_images_and_that_over_the_usual() -> None:
+    config = ImageConfig(environment=("PATH=/image", "A=image"))
+    options = RunOptions(environment=("A=asked",))
+    found = environment_of(options, config, hostname="here", home="/root")
+    assert found == ("PATH=/image", "HOSTNAME=here", "HOME=/root", "A=asked")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:\nweb:x:33:34::/srv:\nbroken\n")
+    (tmp_path / "etc/group").write_text("web:x:34:\nlogs:x:40:root,web\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wanted", "account"),
+    [
+        ("", Account(0, 0, (40,), "/root")),
+        ("web", Account(33, 34, (40,), "/srv")),
+        ("33", Account(33, 34, (40,), "/srv")),
+        ("web:logs", Account(33, 40, (), "/srv")),
+        ("1000", Account(1000, 0, (), "/")),
+        ("1000:7", Account(1000, 7, (), "/")),
+    ],
+)
+def test_a_user_is_found_by_name_or_number(root: Path, wanted: str, account: Account) -> None:
+    assert find_account(str(root), wanted) == account
+
+
+@pytest.mark.parametrize("wanted", ["nobody", "web:nobody", "4294967295", "-1"])
+def test_a_user_whom_nobody_knows_is_refused(root: Path, wanted: str) -> None:
+    with pytest.raises(InvalidRequest):
+        find_account(str(root), wanted)
+
+
+def test_an_images_link_does_not_lead_to_the_hosts_accounts(root: Path, tmp_path: Path) -> None:
+    (root / "etc/passwd").unlink()
+    (root / "etc/passwd").symlink_to("../../../../../../../../etc/passwd")
+    with pytest.raises(InvalidRequest):
+        find_account(str(tmp_path), "daemon")
+
+
+def test_a_pipe_in_place_of_the_accounts_keeps_nobody_waiting(root: Path) -> None:
+    (root / "etc/passwd").unlink()
+    os.mkfifo(root / "etc/passwd")
+    assert find_account(str(root), "0") == Account(0, 0)

@@ -1,0 +1,63 @@
+"""What is public is documented: the built pages name every hook, error, value, sub-command and flag."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hostspec import errors, values
+from hostspec.cli.surface import COMMANDS
+from hostspec.hookspecs import GraphDriverSpec
+from hostspec.testing.requirements import require_or_skip
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The text of all pages, as built from the sources and the docstrings, where a warning is an error."""
+    try:
+        import sphinx  # noqa: F401, PLC0415 - to see whether it is there
+    except ImportError:
+        require_or_skip("sphinx", "is not installed; pip install --group docs")
+    built = tmp_path_factory.mktemp("docs")
+    command = (sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "text", DOCS, built)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    text = "\n".join(page.read_text(encoding="utf-8") for page in built.rglob("*.txt"))
+    shutil.rmtree(built)
+    return text
+
+
+def test_every_hook_is_documented(pages: str) -> None:
+    hooks = [name for name in vars(GraphDriverSpec) if not name.startswith("_")]
+    assert hooks
+    assert [name for name in hooks if f" {name}(" not in pages] == []
+
+
+def test_every_error_is_documented(pages: str) -> None:
+    classes = [
+        name
+        for name, each in vars(errors).items()
+        if inspect.isclass(each) and issubclass(each, BaseException) and each.__module__ == errors.__name__
+    ]
+    assert classes
+    assert [name for name in classes if f"exception {name}" not in pages] == []
+
+
+def test_every_field_of_every_value_is_documented(pages: str) -> None:
+    fields = [field for name in values.__all__ for field in getattr(getattr(values, name), "_fields", ())]
+    assert fields
+    assert [field for field in fields if f"   {field}" not in pages] == []
+
+
+def test_every_sub_command_is_documented() -> None:
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert [each.names[0] for each in COMMANDS if f"### `{each.names[0]}`" not in text] == []
+    flags = {spelling for each in COMMANDS for flag in each.flags for spelling in flag.spellings}
+    assert sorted(flag for flag in flags if f"`{flag}" not in text) == []
