@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks.measure import run
 from benchmarks.side import MAP_SIZE
 from hostspec.kernel.mounts import unmount_all
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 
 __all__ = ["CommandSide"]
 

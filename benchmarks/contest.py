@@ -31,7 +31,7 @@ from benchmarks.work import (
     small_cycle,
     way_of,
 )
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 
 __all__ = ["Contest"]
 

@@ -8,8 +8,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from hostspec.store.record_json import Json, image_to_json, layer_to_json
-from hostspec.store.records import Image, Layer
+from hostspec.store.format.record_json import Json, image_to_json, layer_to_json
+from hostspec.store.format.records import Image, Layer
 
 __all__ = ["CROWD_DRIVER", "LAYERS_OF_IMAGE", "fill_store"]
 

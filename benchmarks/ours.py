@@ -11,7 +11,7 @@ from benchmarks.side import IN_PROCESS, MAP_SIZE, OURS, STRATEGIES
 from hostspec.idmap import IdMap
 from hostspec.kernel.mounts import unmount_all
 from hostspec.store import open_store
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from hostspec.values import CreateOptions, LayerRef
 
 __all__ = ["InProcess", "our_command", "our_side"]

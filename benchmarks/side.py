@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 
 __all__ = ["IN_PROCESS", "MAP_SIZE", "OURS", "PEER", "STRATEGIES", "Side"]
 

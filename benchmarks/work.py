@@ -13,7 +13,7 @@ from benchmarks.ours import InProcess
 from benchmarks.record import Label, Timer
 from benchmarks.side import STRATEGIES
 from benchmarks.subjects import Subject
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 
 __all__ = [
     "CREW_WORKS",

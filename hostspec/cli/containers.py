@@ -12,7 +12,7 @@ from hostspec.cli.render import print_json, progress_bar
 from hostspec.cli.warnings import warnings_shown
 
 if TYPE_CHECKING:  # listing containers needs none of what makes them
-    from hostspec.store.policy import Strategy
+    from hostspec.store.configuration.policy import Strategy
 
 __all__ = ["container", "containers", "create_container", "delete_container", "strategy_of"]
 
@@ -52,7 +52,7 @@ def strategy_of(arguments: Arguments) -> Strategy | None:
     given = arguments.one("idmap-strategy")
     if given is None:
         return None
-    from hostspec.store.policy import Strategy  # noqa: PLC0415 - listing containers does not need it
+    from hostspec.store.configuration.policy import Strategy  # noqa: PLC0415 - listing containers does not need it
 
     for strategy in get_args(Strategy):
         if given == strategy:

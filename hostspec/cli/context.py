@@ -52,7 +52,7 @@ class Context:
     @property
     def driver(self) -> str | None:
         """The driver as given, by flag or environment, or ``None`` for the store's own."""
-        from hostspec.store.layout import DRIVER_SYNONYMS  # noqa: PLC0415 - not every command has a store
+        from hostspec.store.format.layout import DRIVER_SYNONYMS  # noqa: PLC0415 - not every command has a store
 
         name = self._arguments.one("storage-driver") or os.environ.get("STORAGE_DRIVER") or None
         return None if name is None else DRIVER_SYNONYMS.get(name, name)

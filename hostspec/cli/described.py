@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hostspec.idmap import IdMap, IdRanges
 from hostspec.store import Container, Image, Layer
-from hostspec.store.record_json import Json, container_to_json, image_to_json, layer_to_json
+from hostspec.store.format.record_json import Json, container_to_json, image_to_json, layer_to_json
 
 __all__ = [
     "container_json",

@@ -17,7 +17,7 @@ __all__ = ["apply_diff_using_staging_dir", "create_storage_layer", "storage_laye
 def create_storage_layer(context: Context, arguments: Arguments) -> None:
     """Make a layer that only the driver knows."""
     from hostspec.store.filling import new_id  # noqa: PLC0415 - listing needs none of it
-    from hostspec.store.layout import check_id  # noqa: PLC0415
+    from hostspec.store.format.layout import check_id  # noqa: PLC0415
 
     store = context.store
     driver = store.driver

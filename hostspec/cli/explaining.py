@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from hostspec.idmap import IdMap
     from hostspec.store import Store
-    from hostspec.store.policy import Strategy
-    from hostspec.store.strategies import Choice, Way
+    from hostspec.store.configuration.policy import Strategy
+    from hostspec.store.copies.strategies import Choice, Way
 
 __all__ = ["choice_json", "choice_lines", "print_choice", "ways_table"]
 

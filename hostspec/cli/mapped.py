@@ -15,7 +15,7 @@ from hostspec.cli.warnings import warnings_shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hostspec.store.copies import MappedCopy
+    from hostspec.store.copies.listing import MappedCopy
 
 __all__ = ["mapped", "warm"]
 
@@ -44,7 +44,7 @@ def mapped(context: Context, arguments: Arguments) -> None:
 
 
 def _remove_unused(context: Context, age: str, arguments: Arguments) -> None:
-    from hostspec.store.policy import seconds_of  # noqa: PLC0415 - only for this
+    from hostspec.store.configuration.policy import seconds_of  # noqa: PLC0415 - only for this
 
     unused_for = seconds_of(age, f"--remove-unused-for {age}")
     removed = context.store.remove_unused_copies(unused_for, dry_run=arguments.given("test"))

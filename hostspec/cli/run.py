@@ -20,7 +20,7 @@ from hostspec.run.foreground import attend
 from hostspec.run.options import DEFAULT_SUBNET, Network, RunOptions, Volume, network_of
 from hostspec.run.preparing import prepare
 from hostspec.run.runtimes import CANNOT_RUN, NotStarted, RuntimeFailed
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from hostspec.values import ProgressCallback
 
 __all__ = ["failing_as_podman", "run", "variables"]
@@ -110,7 +110,7 @@ def _usual_subnet(network: Network) -> str:
     """Return what ``hostspec.conf`` says, whichever store is used: networks are the machine's."""
     if network != "private":
         return DEFAULT_SUBNET
-    from hostspec.store.own_settings import read_own_settings  # noqa: PLC0415 - loads a parser
+    from hostspec.store.configuration.own_settings import read_own_settings  # noqa: PLC0415 - loads a parser
 
     return read_own_settings().subnet or DEFAULT_SUBNET
 

@@ -7,7 +7,7 @@ import sys
 from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.render import SHORT_ID, human_size, print_json, table, used_of_limits
-from hostspec.store.disk_space import LimitedContainer
+from hostspec.store.upkeep.disk_space import LimitedContainer
 
 __all__ = ["df"]
 

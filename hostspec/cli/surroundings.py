@@ -28,7 +28,7 @@ def config(context: Context, arguments: Arguments) -> None:
     The names are those of the Go library's ``StoreOptions`` (types/options.go), some of which have no JSON
     name of their own. Its versions before 1.63 print ``RootlessStoragePath`` too.
     """
-    from hostspec.store.configuration import load_configuration  # noqa: PLC0415 - loads a parser
+    from hostspec.store.configuration.default_store import load_configuration  # noqa: PLC0415 - loads a parser
 
     path = arguments.positional(0)
     named = {"CONTAINERS_STORAGE_CONF": os.path.abspath(path)} if path else {}

@@ -14,7 +14,7 @@ from hostspec.errors import OperationNotSupported
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hostspec.store.findings import CheckReport
+    from hostspec.store.upkeep.findings import CheckReport
 
 __all__ = ["check", "collect_garbage", "deduplicate", "seconds"]
 

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from hostspec.errors import InvalidRequest
 from hostspec.run.options import DEFAULT_SUBNET
 from hostspec.run.places import RunPlace, is_owned
-from hostspec.store.atomic import replace_file
-from hostspec.store.locking import OccasionLocks
+from hostspec.store.format.atomic import replace_file
+from hostspec.store.format.locking import OccasionLocks
 
 __all__ = ["Bridge", "Lease", "Leases", "device_exists", "leases_of"]
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from hostspec.values import ProgressCallback
 
 __all__ = ["DEFAULT_SUBNET", "Network", "RunOptions", "Volume", "network_of"]

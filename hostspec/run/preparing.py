@@ -23,7 +23,7 @@ from hostspec.run.seccomp import seccomp_for, system_profile
 from hostspec.run.starting import ENTRANCE
 from hostspec.store import Container, Store
 from hostspec.store.filling import new_id
-from hostspec.store.timestamps import now
+from hostspec.store.format.timestamps import now
 
 __all__ = ["prepare"]
 

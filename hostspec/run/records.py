@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hostspec.errors import StoreCorrupt
 from hostspec.run.options import Network
 from hostspec.store import Store
-from hostspec.store.atomic import replace_file
+from hostspec.store.format.atomic import replace_file
 
 __all__ = ["RunRecord", "StorePlace", "read_record", "write_record"]
 

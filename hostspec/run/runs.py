@@ -16,7 +16,7 @@ from hostspec.run.records import RunRecord, read_record, write_record
 from hostspec.run.runtimes import Runtime, RuntimeFailed, exit_code_of
 from hostspec.run.starting import Stream, start
 from hostspec.store import Container, Store
-from hostspec.store.timestamps import now
+from hostspec.store.format.timestamps import now
 
 __all__ = [
     "Run",

@@ -16,8 +16,8 @@ Records are immutable values. No lock is held while files are unpacked, copied o
 may die at any moment without leaving anything half-made to be seen.
 """
 
+from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.opening import open_store
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.store import Store
 
 __all__ = ["Container", "Image", "Layer", "Store", "open_store"]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from hostspec.errors import InvalidRequest, Unknown
-from hostspec.store.atomic import replace_file
+from hostspec.store.format.atomic import replace_file
+from hostspec.store.format.layout import big_data_file_name
+from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layout import big_data_file_name
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.refusals import refusals
 
 __all__ = ["path_of", "pull_up", "read_item", "set_item", "with_items", "write_items"]

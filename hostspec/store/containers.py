@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from hostspec.errors import Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import copies_of
-from hostspec.store.copy_notes import note_use
+from hostspec.store.configuration.policy import Strategy
+from hostspec.store.copies.footing import Footing, find_footing
+from hostspec.store.copies.listing import copies_of
+from hostspec.store.copies.notes import note_use
 from hostspec.store.filling import Making, make_layer, new_id
+from hostspec.store.format.layout import check_id
+from hostspec.store.format.records import VOLATILE, Container, Image, Layer
+from hostspec.store.format.table_places import STABLE, VOLATILE_PLACE
+from hostspec.store.format.timestamps import now
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layers import check_parent, create_empty
-from hostspec.store.layout import check_id
-from hostspec.store.mapped import Footing, find_footing
-from hostspec.store.policy import Strategy
-from hostspec.store.records import VOLATILE, Container, Image, Layer
-from hostspec.store.table_places import STABLE, VOLATILE_PLACE
-from hostspec.store.timestamps import now
 from hostspec.values import CreateOptions
 
 __all__ = ["create_container"]
@@ -65,7 +65,7 @@ def create_container(  # noqa: PLR0913 - as the method of Store has them
     if footing.way == "reuse" and parent is not None and (found is None or parent.id != found.layer):
         note_use(root, parent.id)
     if footing.way in {"template", "copy"}:
-        from hostspec.store.unused_copies import tidy_up  # noqa: PLC0415 - most containers take no new copy
+        from hostspec.store.copies.unused import tidy_up  # noqa: PLC0415 - most containers take no new copy
 
         tidy_up(root)
     return container

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, NamedTuple
 
+from hostspec.store.format.records import Layer
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_ancestors
 from hostspec.store.mounting import shift_on_disk
-from hostspec.store.records import Layer
 from hostspec.store.recovery import read_layers
 from hostspec.store.tar_split_files import open_original
 from hostspec.values import Change, DiskUsage, LayerRef

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 
 from hostspec.idmap import IdRanges
+from hostspec.store.format.records import Container, Image
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.mounting import shift_of, target_of
-from hostspec.store.records import Container, Image
 from hostspec.store.refusals import refusals
 
 __all__ = ["data_directory", "parent_owners", "run_directory"]

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from hostspec.errors import HostspecError, InvalidRequest, Unknown
 from hostspec.idmap import IdMap
+from hostspec.store.format.layout import check_id
+from hostspec.store.format.records import INCOMPLETE, Layer
+from hostspec.store.format.table_places import place_for_layer
 from hostspec.store.graph_root import Edits, GraphRoot
-from hostspec.store.layout import check_id
-from hostspec.store.records import INCOMPLETE, Layer
 from hostspec.store.recovery import recover, recover_under_lock
-from hostspec.store.table_places import place_for_layer
 from hostspec.store.unsettled import Note
 from hostspec.values import CreateOptions, LayerRef, ShiftOptions
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from hostspec.errors import Duplicate, InvalidRequest, StoreReadOnly
 from hostspec.idmap import IdMap
-from hostspec.store.layout import Layout
-from hostspec.store.locking import LockFile, OccasionLocks
-from hostspec.store.mount_counts import MountCounts
-from hostspec.store.policy import Policy
-from hostspec.store.records import Container, Image, Layer
-from hostspec.store.table_places import containers_of, images_of, layers_of
-from hostspec.store.tables import Edit
+from hostspec.store.configuration.policy import Policy
+from hostspec.store.format.layout import Layout
+from hostspec.store.format.locking import LockFile, OccasionLocks
+from hostspec.store.format.mount_counts import MountCounts
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.table_places import containers_of, images_of, layers_of
+from hostspec.store.format.tables import Edit
 from hostspec.store.unsettled import Unsettled
 
 if TYPE_CHECKING:  # importing pluggy and a driver costs more than listing a store

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from hostspec.errors import InvalidRequest, Unknown
 from hostspec.store.big_data import pull_up, with_items, write_items
 from hostspec.store.filling import new_id
+from hostspec.store.format.layout import check_id
+from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.table_places import STABLE
+from hostspec.store.format.timestamps import now
 from hostspec.store.graph_root import Edits, GraphRoot
-from hostspec.store.layout import check_id
 from hostspec.store.mounting import shift_on_disk
-from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import recover_under_lock
-from hostspec.store.table_places import STABLE
-from hostspec.store.timestamps import now
 from hostspec.store.unsettled import Note
 
 __all__ = ["create_image"]

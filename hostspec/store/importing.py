@@ -10,11 +10,11 @@ from typing import BinaryIO
 from hostspec.errors import InvalidRequest, failing
 from hostspec.idmap import IdMap
 from hostspec.store.filling import Making, make_layer
+from hostspec.store.format.records import Layer
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.incoming import IncomingLayer
 from hostspec.store.layers import check_parent, create_empty, draft_layer
 from hostspec.store.mounting import shift_of
-from hostspec.store.records import Layer
 from hostspec.store.tar_split_files import NewTarSplit
 from hostspec.values import ApplyOptions, CreateOptions
 
@@ -76,7 +76,7 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
 
 def _say_what_is_squashed(layer: Layer) -> None:
     """Warn of the owners that this process could not give to a layer's files."""
-    from hostspec.store.squashing import Owners, assignable_ids, warn_of_squashing  # noqa: PLC0415 - seldom
+    from hostspec.store.copies.squashing import Owners, assignable_ids, warn_of_squashing  # noqa: PLC0415 - seldom
 
     owners = Owners(frozenset(layer.uids), frozenset(layer.gids), complete=True)
     outside = owners.outside(layer.idmap)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 from hostspec.archive.compression import Compression, decompressed
 from hostspec.errors import DigestMismatch, InvalidRequest
 from hostspec.store.following import Follower
+from hostspec.store.format.records import Layer
 from hostspec.store.read_ahead import Place, ReadAhead
-from hostspec.store.records import Layer
 from hostspec.values import Progress, ProgressCallback
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from hostspec.errors import InvalidRequest, Unknown
 from hostspec.idmap import IdMap
 from hostspec.store.filling import Making, layer_ref, make_layer, new_id
+from hostspec.store.format.records import Layer
+from hostspec.store.format.timestamps import now
 from hostspec.store.graph_root import Edits, GraphRoot
-from hostspec.store.records import Layer
 from hostspec.store.recovery import read_layers
-from hostspec.store.timestamps import now
 from hostspec.values import CreateOptions
 
 __all__ = ["check_parent", "create_empty", "create_layer", "draft_layer", "find_layer"]
@@ -71,7 +71,7 @@ def _default_idmap(root: GraphRoot) -> IdMap:
     """Return the map of a layer that stands on nothing; none where everybody shifts when mounting."""
     if not root.idmap:
         return root.idmap
-    from hostspec.store.strategies import explain  # noqa: PLC0415 - few stores have a map of their own
+    from hostspec.store.copies.strategies import explain  # noqa: PLC0415 - few stores have a map of their own
 
     return IdMap() if explain(root, None, root.idmap, None).shifted_by_all else root.idmap
 

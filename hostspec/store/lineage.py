@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from hostspec.store.records import Layer
-from hostspec.store.tables import Snapshot
+from hostspec.store.format.records import Layer
+from hostspec.store.format.tables import Snapshot
 
 if TYPE_CHECKING:
     from hostspec.store.graph_root import GraphRoot

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from hostspec.errors import DriverFailed, HostspecError, InUse, InvalidRequest, Unknown
 from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint
+from hostspec.store.format.mount_counts import MountCount, MountCountsEdit
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.tables import Snapshot
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.mount_counts import MountCount, MountCountsEdit
-from hostspec.store.records import Container, Image, Layer
-from hostspec.store.tables import Snapshot
 from hostspec.store.unsettled import MOUNT, UNMOUNT, Note
 from hostspec.values import MountOptions, StoredIds
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hostspec.errors import Unknown
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.table_places import STABLE
+from hostspec.store.format.tables import Edit
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import read_layers
-from hostspec.store.table_places import STABLE
-from hostspec.store.tables import Edit
 from hostspec.store.unsettled import Note
 
 __all__ = ["change_names", "find_object", "set_metadata"]
@@ -85,7 +85,7 @@ def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequ
 def _pull_up(root: GraphRoot, images: Edit[Image], image: Image) -> None:
     """Record an image of an additional store here, so that it can have names of ours (``updateNames``)."""
     from hostspec.store.big_data import pull_up  # noqa: PLC0415 - few stores have additional ones
-    from hostspec.store.copies import copies_of  # noqa: PLC0415
+    from hostspec.store.copies.listing import copies_of  # noqa: PLC0415
 
     image = image._replace(mapped_layers=copies_of(root, image))
     with root.unsettled.noting([Note("image", image.id)]):

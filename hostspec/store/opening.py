@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostspec.errors import DriverUnavailable, InvalidRequest
 from hostspec.idmap import IdMap
+from hostspec.store.configuration.policy import POLICY_PREFIX, Policy, parse_policy
+from hostspec.store.format.layout import DRIVER_SYNONYMS, Layout, drivers_with_records
 from hostspec.store.graph_root import GraphRoot, Sync
-from hostspec.store.layout import DRIVER_SYNONYMS, Layout, drivers_with_records
-from hostspec.store.policy import POLICY_PREFIX, Policy, parse_policy
 from hostspec.store.store import Store
 
 if TYPE_CHECKING:
     from hostspec.observers import Observer
-    from hostspec.store.configuration import Configuration
+    from hostspec.store.configuration.default_store import Configuration
 
 __all__ = ["best_driver", "default_roots", "open_store", "split_options"]
 
@@ -47,7 +47,8 @@ def open_store(  # noqa: PLR0913 - keywords that few callers need
             best that can be used there.
         options: Options, ``KEY=VALUE``, with or without ``DRIVER.`` before the key: the driver's, and
             ``imagestore`` (graph roots of additional stores) and ``sync``, which hold for any driver;
-            and the store's own, ``hostspec.KEY=VALUE``, see :class:`hostspec.store.policy.Policy`.
+            and the store's own, ``hostspec.KEY=VALUE``, see
+            :class:`hostspec.store.configuration.policy.Policy`.
         image_store: A graph root of their own for images and their layers.
         transient: Whether containers need not survive a reboot; their records lie in the run root.
         read_only: Refuse everything that writes, and leave what dead processes left as it is.
@@ -185,7 +186,7 @@ def best_driver(graph: str, run: str, priority: Sequence[str] = ()) -> str:
 
 
 def _configuration() -> Configuration:
-    from hostspec.store.configuration import load_configuration  # noqa: PLC0415 - who names both needs none
+    from hostspec.store.configuration.default_store import load_configuration  # noqa: PLC0415 - who names both needs none
 
     return load_configuration()
 

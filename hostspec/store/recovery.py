@@ -7,10 +7,10 @@ from collections.abc import Container as Collection
 from collections.abc import Iterable
 
 from hostspec.errors import HostspecError, LayerInUse
+from hostspec.store.format.records import Layer
+from hostspec.store.format.tables import Snapshot
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children_first, with_ancestors
-from hostspec.store.records import Layer
-from hostspec.store.tables import Snapshot
 from hostspec.store.unsettled import MOUNT, UNMOUNT, Note
 
 __all__ = [

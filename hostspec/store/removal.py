@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hostspec.errors import InUse, LayerInUse
-from hostspec.store.copies import copies_of
-from hostspec.store.copy_notes import note_use
-from hostspec.store.garbage import unrecorded_layers
+from hostspec.store.copies.listing import copies_of
+from hostspec.store.copies.notes import note_use
+from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children, children_first, with_descent
 from hostspec.store.mounting import unmount_wholly
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import (
     delete_files_of,
     forget_mapped_layer,
@@ -24,6 +23,7 @@ from hostspec.store.recovery import (
     remove_from_driver,
 )
 from hostspec.store.unsettled import Note
+from hostspec.store.upkeep.garbage import unrecorded_layers
 
 __all__ = [
     "delete_any",

@@ -16,7 +16,7 @@ from hostspec.hookspecs import REQUIRED_HOOKS, hookimpl
 from hostspec.idmap import IdMap
 from hostspec.observers import Observer
 from hostspec.plugins import open_driver
-from hostspec.store.layout import Layout
+from hostspec.store.format.layout import Layout
 from hostspec.values import (
     ApplyOptions,
     Capabilities,

@@ -10,24 +10,24 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.naming import change_names, find_object, set_metadata
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import read_layers
 
 if TYPE_CHECKING:
     from hostspec.driver import GraphDriver
     from hostspec.errors import HostspecError, StoreCorrupt
     from hostspec.idmap import IdMap
-    from hostspec.store.configuration import Configuration
-    from hostspec.store.copies import MappedCopy
-    from hostspec.store.disk_space import DiskSpace
-    from hostspec.store.findings import CheckReport
+    from hostspec.store.configuration.default_store import Configuration
+    from hostspec.store.configuration.policy import Policy, Strategy
+    from hostspec.store.copies.footing import Warmth
+    from hostspec.store.copies.listing import MappedCopy
+    from hostspec.store.copies.slow_ways import CopyCost
+    from hostspec.store.copies.strategies import Choice, Way
     from hostspec.store.graph_root import GraphRoot
     from hostspec.store.importing import LayerSource
-    from hostspec.store.mapped import Warmth
-    from hostspec.store.policy import Policy, Strategy
-    from hostspec.store.slow_ways import CopyCost
-    from hostspec.store.strategies import Choice, Way
+    from hostspec.store.upkeep.disk_space import DiskSpace
+    from hostspec.store.upkeep.findings import CheckReport
     from hostspec.values import Change, DiskUsage, ProgressCallback
 
 __all__ = ["Store"]
@@ -145,7 +145,7 @@ class Store:
 
     def idmap_strategies(self, idmap: IdMap) -> Sequence[Way]:
         """Return the ways to give a container this map, cheapest first, and why each is possible or not."""
-        from hostspec.store.strategies import ways_for
+        from hostspec.store.copies.strategies import ways_for
 
         return ways_for(self._root, idmap)
 
@@ -163,7 +163,7 @@ class Store:
             Unknown: There is no such image, or its top layer is missing.
             OperationNotSupported: Shifting was asked for, and is not possible.
         """
-        from hostspec.store.strategies import explain
+        from hostspec.store.copies.strategies import explain
 
         return explain(self._root, image, idmap, strategy)
 
@@ -484,8 +484,8 @@ class Store:
             IdNotMapped: A file's owner is outside the map.
         """
         from hostspec.store.containers import create_container
+        from hostspec.store.format.records import VOLATILE
         from hostspec.store.layer_options import with_storage_options
-        from hostspec.store.records import VOLATILE
         from hostspec.values import CreateOptions
 
         flags: dict[str, object] = {VOLATILE: True} if volatile else {}
@@ -508,7 +508,7 @@ class Store:
 
     def mapped_copies(self) -> Sequence[MappedCopy]:
         """Return the mapped copies of images' top layers: whose, which map, how large, when last used."""
-        from hostspec.store.copies import list_copies
+        from hostspec.store.copies.listing import list_copies
 
         return list_copies(self._root)
 
@@ -542,7 +542,7 @@ class Store:
             OperationNotSupported: Shifting was asked for, and is not possible.
             IdNotMapped: A file's owner is outside the map.
         """
-        from hostspec.store.mapped import warm
+        from hostspec.store.copies.footing import warm
         from hostspec.values import CreateOptions
 
         options = CreateOptions(squash=squash, threads=threads, progress=progress)
@@ -554,7 +554,7 @@ class Store:
         Raises:
             Unknown: There is no such image, or its top layer is missing.
         """
-        from hostspec.store.slow_ways import cost_of_image
+        from hostspec.store.copies.slow_ways import cost_of_image
 
         return cost_of_image(self._root, image)
 
@@ -568,7 +568,7 @@ class Store:
         Returns:
             IDs of the removed layers, in the order in which they went.
         """
-        from hostspec.store.unused_copies import remove_unused_copies
+        from hostspec.store.copies.unused import remove_unused_copies
 
         return remove_unused_copies(self._root, unused_for, dry_run=dry_run)
 
@@ -731,7 +731,7 @@ class Store:
 
     def disk_space(self) -> DiskSpace:
         """Return what all layers occupy, by what they are for, and the driver's home as a whole."""
-        from hostspec.store.disk_space import disk_space
+        from hostspec.store.upkeep.disk_space import disk_space
 
         return disk_space(self._root)
 
@@ -902,7 +902,7 @@ class Store:
 
         delete_container(self._root, reference)
         if self.policy.remove_mapped_unused_for is not None:
-            from hostspec.store.unused_copies import tidy_up
+            from hostspec.store.copies.unused import tidy_up
 
             tidy_up(self._root)
 
@@ -938,7 +938,7 @@ class Store:
         Returns:
             What is wrong.
         """
-        from hostspec.store.checking import check
+        from hostspec.store.upkeep.checking import check
 
         return check(self._root, quick=quick, max_age=max_age)
 
@@ -954,7 +954,7 @@ class Store:
         Returns:
             Why something could not be removed.
         """
-        from hostspec.store.repairing import repair
+        from hostspec.store.upkeep.repairing import repair
 
         return repair(self._root, report, containers=containers)
 
@@ -970,7 +970,7 @@ class Store:
             StoreCorrupt: A record cannot be understood, which may name any of them; nothing was removed.
             InvalidRequest: Records are hidden by the way in which the store was opened; as before.
         """
-        from hostspec.store.garbage import collect_garbage
+        from hostspec.store.upkeep.garbage import collect_garbage
 
         return collect_garbage(self._root)
 
@@ -988,7 +988,7 @@ class Store:
             OperationNotSupported: Neither the driver nor its file system can.
             InvalidRequest: There is no such method.
         """
-        from hostspec.store.deduplication import deduplicate
+        from hostspec.store.upkeep.deduplication import deduplicate
 
         return deduplicate(self._root, method)
 

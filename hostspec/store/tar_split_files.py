@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from hostspec.errors import InvalidArchive
-from hostspec.store.atomic import replace_file, sync_directory
+from hostspec.store.format.atomic import replace_file, sync_directory
+from hostspec.store.format.layout import Layout
+from hostspec.store.format.records import Layer
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layout import Layout
 from hostspec.store.notices import warn
-from hostspec.store.records import Layer
 from hostspec.store.refusals import refusals
 
 __all__ = ["NewTarSplit", "open_original", "share_tar_split"]

@@ -18,13 +18,13 @@ from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap, IdRange
 from hostspec.kernel.subordinate_ids import granted_id_map
 from hostspec.store.account_files import account_rows
-from hostspec.store.configuration_keys import Configuration
-from hostspec.store.copies import tops_of
+from hostspec.store.configuration.keys import Configuration
+from hostspec.store.copies.listing import tops_of
+from hostspec.store.format.locking import LockFile
+from hostspec.store.format.records import Image
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_descent
-from hostspec.store.locking import LockFile
 from hostspec.store.mounting import mount, unmount
-from hostspec.store.records import Image
 from hostspec.store.recovery import read_layers
 
 __all__ = ["automatic_map", "free_start", "highest_id_in_accounts"]

@@ -23,7 +23,7 @@ MAP = "0:100000:65536"
 
 
 def test_a_container_under_a_map_is_made_mounted_and_deleted(hostspec: Commands, image: str) -> None:
-    assert hostspec.good("create-container", "-i", "c", "-n", "web", "--uidmap", MAP, image) == "c\n\tweb\n"
+    assert hostspec.good("create-container", "-i", "k", "-n", "web", "--uidmap", MAP, image) == "k\n\tweb\n"
     path = hostspec.good("mount", "web").strip()
 
     assert Path(path, "d/x").read_bytes() == b"12345"
@@ -242,8 +242,8 @@ def test_shutdown_takes_mounts_down_only_when_forced(hostspec: Commands, image: 
 
 
 def test_shutdown_says_which_mounts_are_busy_and_stay(hostspec: Commands, image: str) -> None:
-    hostspec.good("create-container", "-n", "c", "--uidmap", MAP, image)
-    path = hostspec.good("mount", "c").strip()
+    hostspec.good("create-container", "-n", "k", "--uidmap", MAP, image)
+    path = hostspec.good("mount", "k").strip()
     if not is_mountpoint(path):
         require_or_skip("shifting with vfs", f"is not possible here: {path} is no mount")
     with subprocess.Popen(["sleep", "60"], cwd=path) as user:

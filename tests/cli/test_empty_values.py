@@ -22,7 +22,7 @@ import-layer -i one -r -f @one
 create-layer -i l -n ln
 create-image -i im -n img -m hello base
 create-image -i spare
-create-container -i c -n cn -m text im
+create-container -i k -n cn -m text im
 """
 
 # Each line a command; ``@base`` is a tar, ``@one`` one of a single file, ``@empty`` an empty file, ``@none``
@@ -79,7 +79,7 @@ unmount
 unmount ""
 mounted
 mounted ""
-mounted -j c
+mounted -j k
 changes
 changes ""
 changes l
@@ -113,13 +113,13 @@ list-layer-data l
 get-image-data im ""
 get-image-data im
 get-image-data "" ""
-get-container-data c ""
+get-container-data k ""
 get-layer-data l ""
 get-image-data-size im ""
 get-image-data-size im
-get-container-data-size c ""
+get-container-data-size k ""
 get-image-data-digest im ""
-get-container-data-digest c nope
+get-container-data-digest k nope
 set-image-data -f @empty im
 set-image-data -f @none im x
 set-container-data -f @empty "" x
@@ -160,17 +160,17 @@ create-image -f @empty base
 create-container -m "" im
 create-container --uidmap "" im
 create-container -f @empty im
-mount -o "" c
-unmount c
+mount -o "" k
+unmount k
 applydiff -f "" l
 set-image-data -f @empty im x
-set-container-data -f @empty c x
-set-container-data -f "" c y
+set-container-data -f @empty k x
+set-container-data -f "" k y
 set-layer-data -f @empty l x
 images -j
 containers -j
 delete-layer -j l
-delete-container -j c
+delete-container -j k
 delete -j spare
 delete-image -j im
 layers -j

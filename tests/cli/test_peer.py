@@ -207,12 +207,12 @@ def test_a_mapped_container_looks_as_the_peers(
     for program in programs:
         program.good("import-layer", "-i", "base", "-r", content=base)
         program.good("create-image", "-i", "image", "base")
-        program.good("create-container", "-i", "c", "--uidmap", MAP, "--gidmap", GID_MAP, "image")
-        root = program.good("mount", "c").strip()
+        program.good("create-container", "-i", "k", "--uidmap", MAP, "--gidmap", GID_MAP, "image")
+        root = program.good("mount", "k").strip()
         # Not the root directory, which the peer leaves to the host's root where no tar has it.
         paths = [os.path.join(at, name) for at, *kinds in os.walk(root) for names in kinds for name in names]
         found = [os.lstat(path) for path in sorted(paths)]
         owners.append([(each.st_uid, each.st_gid, each.st_mode) for each in found])
-        program.good("unmount", "c")
+        program.good("unmount", "k")
 
     assert owners[0] == owners[1]

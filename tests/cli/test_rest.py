@@ -52,18 +52,18 @@ images-by-digest -j sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c06
 images-by-digest {DIGEST}
 images-by-digest -j {DIGEST}
 images-by-digest nope
-list-container-data c
-list-container-data -j c
-set-container-data c key <data
-list-container-data c
-get-container-data c key
-get-container-data c nope
+list-container-data k
+list-container-data -j k
+set-container-data k key <data
+list-container-data k
+get-container-data k key
+get-container-data k nope
 get-container-data nope key
-get-container-data-size c key
-get-container-data-size c nope
-get-container-data-digest c key
-get-container-data-digest c nope
-container -j c
+get-container-data-size k key
+get-container-data-size k nope
+get-container-data-digest k key
+get-container-data-digest k nope
+container -j k
 list-layer-data base
 set-layer-data base key <data
 set-layer-data base "" <data
@@ -72,14 +72,14 @@ get-layer-data base key
 get-layer-data base nope
 get-layer-data nope key
 layer -j base
-get-container-dir c
-get-container-run-dir c
+get-container-dir k
+get-container-run-dir k
 get-container-dir nope
 layer-parent-owners base
 layer-parent-owners -j base
 layer-parent-owners base nope
-container-parent-owners c
-container-parent-owners -j c
+container-parent-owners k
+container-parent-owners -j k
 container-parent-owners nope
 create-container --volatile -j -i v im
 copy @tree w:/
@@ -105,7 +105,7 @@ def programs(ext4_directory: str) -> Iterator[tuple[Commands, Commands]]:
             program.good("import-layer", "-i", "base", "-r", content=BASE)
             program.good("create-layer", "-i", "w")
             program.good("create-image", "-i", "im", "base")
-            program.good("create-container", "-i", "c", "im")
+            program.good("create-container", "-i", "k", "im")
         yield each
 
 
@@ -159,8 +159,8 @@ def test_an_item_that_is_missing_is_said_in_the_words_that_scripts_look_for(host
 
 @pytest.mark.parametrize("kind", ["image", "container"])
 def test_an_objects_directories_exist_below_the_two_roots(hostspec: Commands, image: str, kind: str) -> None:
-    hostspec.good("create-container", "-i", "c", image)
-    reference = {"image": image, "container": "c"}[kind]
+    hostspec.good("create-container", "-i", "k", image)
+    reference = {"image": image, "container": "k"}[kind]
 
     for command, root in ((f"get-{kind}-dir", "graph"), (f"get-{kind}-run-dir", "run")):
         path = Path(hostspec.good(command, reference).strip())
@@ -214,13 +214,13 @@ def test_a_copy_into_a_mapped_container_belongs_to_the_mapped_root(
     program = Commands(Path(ext4_directory), driver=driver)
     program.good("import-layer", "-i", "base", "-r", content=BASE)
     program.good("create-image", "-i", "im", "base")
-    program.good("create-container", "-i", "c", "--uidmap", "0:100000:65536", "im")
+    program.good("create-container", "-i", "k", "--uidmap", "0:100000:65536", "im")
 
-    program.good("copy", files["@tree"], "c:/new")
-    program.good("copy", "--chown", "1:2", files["@tree"], "c:/home")
-    program.good("copy", "c:/etc/passwd", files["@out"])
+    program.good("copy", files["@tree"], "k:/new")
+    program.good("copy", "--chown", "1:2", files["@tree"], "k:/home")
+    program.good("copy", "k:/etc/passwd", files["@out"])
 
-    root = Path(program.good("mount", "c").strip())
+    root = Path(program.good("mount", "k").strip())
     owners = {path: (found.st_uid, found.st_gid) for path in ("new", "new/sub/x", "home/sub/x")
               for found in [(root / path).stat()]}  # fmt: skip
     assert owners == {
@@ -228,7 +228,7 @@ def test_a_copy_into_a_mapped_container_belongs_to_the_mapped_root(
     }  # fmt: skip
     back = Path(files["@out"]).stat()
     assert (back.st_uid, back.st_gid) == (7, 8)
-    program.good("unmount", "c")
+    program.good("unmount", "k")
     program.good("wipe")
 
 
@@ -274,13 +274,13 @@ def test_a_file_goes_into_a_directory_whose_name_ends_in_a_slash(
 
 
 def test_mount_options_are_obeyed_or_refused_by_name(hostspec: Commands, image: str) -> None:
-    hostspec.good("create-container", "-i", "c", image)
+    hostspec.good("create-container", "-i", "k", image)
 
-    done = hostspec("mount", "-o", "noexec", "c")
+    done = hostspec("mount", "-o", "noexec", "k")
 
     assert done.code == 1
     assert "noexec" in done.err
-    assert hostspec.good("mounted", "c") == ""
+    assert hostspec.good("mounted", "k") == ""
 
 
 def test_config_has_the_names_of_the_go_librarys_options(hostspec: Commands, tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ def damage(hostspec: Commands) -> None:
 
 @pytest.mark.usefixtures("image")
 def test_a_healthy_store_is_checked_in_silence(hostspec: Commands) -> None:
-    hostspec.good("create-container", "-i", "c", "debian")
+    hostspec.good("create-container", "-i", "k", "debian")
     for flags in ((), ("-q",), ("--repair",), ("-f",), ("-r", "-f", "--max=1h30m")):
         assert hostspec.good("check", *flags) == ""
     assert json.loads(hostspec.good("check", "-j")) == EMPTY
-    assert hostspec.good("containers") == "c\n"
+    assert hostspec.good("containers") == "k\n"
     assert hostspec.good("layers", "-q").splitlines()[:2] == ["base", "top"]
 
 
@@ -54,10 +54,10 @@ def test_damage_is_listed_by_object_and_removed(hostspec: Commands) -> None:
 
 @pytest.mark.usefixtures("image")
 def test_damaged_containers_go_only_by_force(hostspec: Commands) -> None:
-    hostspec.good("create-container", "-i", "c", "debian")
+    hostspec.good("create-container", "-i", "k", "debian")
     damage(hostspec)
     assert hostspec("check", "-r").code == 1
-    assert hostspec.good("containers", "-q") == "c\n"
+    assert hostspec.good("containers", "-q") == "k\n"
     assert hostspec("check", "--force").code == 0
     assert hostspec.good("containers", "-q") == ""
     assert hostspec.good("check") == ""

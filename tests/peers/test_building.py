@@ -11,7 +11,7 @@ import pytest
 from hostspec.idmap import IdMap
 from hostspec.images.importing import import_image
 from hostspec.store import Store
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from tests.peers.busybox import GREETING, GREETING_OWNER
 from tests.peers.clients import Place, require_program
 from tests.store.tars import digest_of

@@ -9,8 +9,8 @@ from typing import Protocol
 import pytest
 
 from hostspec.store import Image, Store, open_store
+from hostspec.store.format.layout import Layout
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layout import Layout
 from tests.store.tars import tar_of
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from hostspec.kernel.mountinfo import mount_points
 from hostspec.store import Store
+from hostspec.store.format.layout import Layout
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layout import Layout
 
 RECORD_FILES = frozenset(
     {

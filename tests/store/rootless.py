@@ -15,7 +15,7 @@ from hostspec.idmap import IdMap
 from hostspec.kernel.subordinate_ids import own_id_map, subordinate_id_map
 from hostspec.kernel.usernamespaces import run_in_user_namespace
 from hostspec.store import Store, open_store
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from tests.store.tars import tar_of
 
 STRATEGIES: tuple[Strategy, ...] = ("auto", "template", "copy")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostspec.store.atomic import discard_leftover, replace_file
+from hostspec.store.format.atomic import discard_leftover, replace_file
 
 
 def test_a_file_gets_its_content_and_only_its_owner_may_read_it(tmp_path: Path) -> None:

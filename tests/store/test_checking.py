@@ -12,7 +12,7 @@ import pytest
 
 from hostspec.idmap import IdMap
 from hostspec.store import Container, Image, Store, open_store
-from hostspec.store.findings import Problem
+from hostspec.store.upkeep.findings import Problem
 from tests.store.tars import MAP, tar_of
 
 FILES = {"etc": None, "etc/name": b"base\n", "etc/old": b"gone soon", "a": b"short name"}

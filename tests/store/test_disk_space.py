@@ -14,7 +14,7 @@ from hostspec.errors import DriverUnavailable
 from hostspec.idmap import IdMap
 from hostspec.kernel.filesystems import sync_filesystem
 from hostspec.store import Store, open_store
-from hostspec.store.disk_space import LayersSpace
+from hostspec.store.upkeep.disk_space import LayersSpace
 from hostspec.testing.requirements import require_or_skip
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 

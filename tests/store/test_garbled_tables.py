@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hostspec.cli.main import main
 from hostspec.store import open_store
-from hostspec.store.layout import Layout
+from hostspec.store.format.layout import Layout
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),

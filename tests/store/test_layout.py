@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostspec.errors import InvalidRequest
-from hostspec.store.layout import Layout, big_data_file_name, check_id, drivers_with_records
+from hostspec.store.format.layout import Layout, big_data_file_name, check_id, drivers_with_records
 
 PLAIN = string.ascii_lowercase + string.digits + "."
 

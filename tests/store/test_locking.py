@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostspec.store.locking import TOKEN_SIZE, LockFile, OccasionLocks
+from hostspec.store.format.locking import TOKEN_SIZE, LockFile, OccasionLocks
 
 TRY_RECORD_LOCK = """
 import fcntl, sys

@@ -11,8 +11,8 @@ import pytest
 from hostspec.cli.main import main
 from hostspec.idmap import IdMap
 from hostspec.store import Image, Store
+from hostspec.store.format.timestamps import now
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.timestamps import now
 
 LISTINGS = [("images",), ("images", "--json"), ("containers",), ("images", "--quiet")]
 

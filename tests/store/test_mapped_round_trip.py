@@ -15,7 +15,7 @@ from hostspec.errors import DriverUnavailable
 from hostspec.idmap import IdMap
 from hostspec.kernel.file_identity import making_files_as
 from hostspec.store import Store, open_store
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from hostspec.testing.requirements import require_or_skip
 from tests.store.tars import tar_of
 

@@ -6,7 +6,7 @@ import pytest
 
 from hostspec.errors import InvalidRequest
 from hostspec.store import open_store
-from hostspec.store.policy import Policy, parse_policy, seconds_of
+from hostspec.store.configuration.policy import Policy, parse_policy, seconds_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostspec.idmap import IdMap
-from hostspec.store.record_json import (
+from hostspec.store.format.record_json import (
     Json,
     Malformed,
     container_from_json,
@@ -18,7 +18,7 @@ from hostspec.store.record_json import (
     layer_from_json,
     layer_to_json,
 )
-from hostspec.store.records import Container, Image, Layer
+from hostspec.store.format.records import Container, Image, Layer
 
 # Written by containers-storage 1.43, as they stand in its files.
 LAYER = (

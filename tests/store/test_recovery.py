@@ -13,8 +13,8 @@ import pytest
 from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint, mount_points
 from hostspec.store import Image, Store, open_store
+from hostspec.store.format.records import INCOMPLETE, Layer
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.records import INCOMPLETE, Layer
 from hostspec.store.unsettled import Note
 from hostspec.testing.requirements import require_or_skip
 from tests.store.conftest import OpenStore

@@ -16,7 +16,7 @@ COSTLY = {
     *("argparse", "ctypes", "dataclasses", "hashlib", "importlib.metadata", "inspect", "isal", "logging"),
     *("pathlib", "pluggy", "shutil", "subprocess", "tarfile", "tempfile", "xattr", "zstandard"),
     *("hostspec.driver", "hostspec.hookspecs", "hostspec.values"),
-    *("tomllib", "hostspec.store.configuration", "hostspec.store.split_driver"),
+    *("tomllib", "hostspec.store.configuration.default_store", "hostspec.store.split_driver"),
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 from hostspec.errors import OperationNotSupported, SlowWayRefused
 from hostspec.idmap import IdMap
 from hostspec.store import Image, Store, open_store
-from hostspec.store.strategies import Choice
+from hostspec.store.copies.strategies import Choice
 from tests.store.conftest import OpenStore
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 

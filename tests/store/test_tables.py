@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hostspec.errors import Duplicate, InvalidRequest, StoreCorrupt, StoreReadOnly, Unknown
+from hostspec.store.format.layout import Layout
+from hostspec.store.format.records import Layer
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layout import Layout
-from hostspec.store.records import Layer
 
 
 def put(root: GraphRoot, *layers: Layer) -> None:

@@ -20,7 +20,7 @@ from hostspec.errors import DriverFailed, DriverUnavailable, InvalidArchive
 from hostspec.idmap import IdMap
 from hostspec.images import import_image
 from hostspec.store import Layer, Store, open_store
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 from hostspec.testing.requirements import require_or_skip
 from tests.store.tars import MAP, tar_of
 

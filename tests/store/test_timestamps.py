@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostspec.store.timestamps import NEVER, nanoseconds, now, timestamp
+from hostspec.store.format.timestamps import NEVER, nanoseconds, now, timestamp
 
 
 @given(st.integers(0, 4_000_000_000_000_000_000))

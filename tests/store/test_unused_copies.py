@@ -10,8 +10,8 @@ import pytest
 from hostspec.idmap import IdMap
 from hostspec.observers import Operation
 from hostspec.store import Image, Store, open_store
+from hostspec.store.format.layout import Layout
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layout import Layout
 from tests.store.conftest import OpenStore
 from tests.store.invariants import faults_of
 from tests.store.tars import MAP, OTHER_MAP

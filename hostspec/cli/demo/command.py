@@ -23,7 +23,7 @@ from hostspec.errors import DriverUnavailable, HostspecError
 from hostspec.kernel.mounts import private_mount_namespace
 from hostspec.plugins import installed_drivers
 from hostspec.store import open_store
-from hostspec.store.policy import POLICY_PREFIX
+from hostspec.store.configuration.policy import POLICY_PREFIX
 
 __all__ = ["demo"]
 

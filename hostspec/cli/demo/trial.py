@@ -13,7 +13,7 @@ from hostspec.cli.demo.material import Material
 from hostspec.idmap import IdMap
 from hostspec.images import import_image
 from hostspec.store import Container, Image, Layer, Store
-from hostspec.store.policy import Strategy
+from hostspec.store.configuration.policy import Strategy
 
 __all__ = ["Outcome", "Result", "run_trial"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from hostspec.errors import HostspecError, Unknown
 from hostspec.store.big_data import read_item
-from hostspec.store.findings import Problem
+from hostspec.store.format.records import MANIFEST_PREFIX, Container, Image
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.records import MANIFEST_PREFIX, Container, Image
+from hostspec.store.upkeep.findings import Problem
 
 __all__ = ["data_of"]
 

@@ -10,16 +10,16 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hostspec.store.findings import CheckReport, Finding, Problem
-from hostspec.store.garbage import own_damage, records_are_hidden
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.tables import Snapshot
+from hostspec.store.format.timestamps import nanoseconds
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.layer_checks import LayerChecks
 from hostspec.store.lineage import children_first, with_ancestors, with_descent
-from hostspec.store.object_checks import data_of
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import read_layers
-from hostspec.store.tables import Snapshot
-from hostspec.store.timestamps import nanoseconds
+from hostspec.store.upkeep.findings import CheckReport, Finding, Problem
+from hostspec.store.upkeep.garbage import own_damage, records_are_hidden
+from hostspec.store.upkeep.layer_checks import LayerChecks
+from hostspec.store.upkeep.object_checks import data_of
 
 __all__ = ["check"]
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hostspec.idmap import IdMap
-from hostspec.store.copies import tops_of
-from hostspec.store.copy_making import Copying
-from hostspec.store.copy_notes import renew_note
+from hostspec.store.configuration.policy import Strategy
+from hostspec.store.copies.listing import tops_of
+from hostspec.store.copies.making import Copying
+from hostspec.store.copies.notes import renew_note
+from hostspec.store.copies.slow_ways import heed_slow_way
+from hostspec.store.copies.strategies import Choice, choose
+from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.tables import Snapshot
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.notices import warn
-from hostspec.store.policy import Strategy
-from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import read_layers
-from hostspec.store.slow_ways import heed_slow_way
-from hostspec.store.strategies import Choice, choose
-from hostspec.store.tables import Snapshot
 from hostspec.values import CreateOptions
 
 __all__ = ["Footing", "Warmth", "find_footing", "warm"]
@@ -34,7 +34,7 @@ class Footing(NamedTuple):
     layer_idmap: IdMap
     """The map for the record of the container's layer; empty where mounts shift."""
     way: str
-    """How it came to be so; as :attr:`hostspec.store.strategies.Choice.way`."""
+    """How it came to be so; as :attr:`hostspec.store.copies.strategies.Choice.way`."""
     reason: str = ""
     """Why, for people."""
 

@@ -22,14 +22,14 @@ from typing import NamedTuple
 
 from hostspec.errors import OperationNotSupported
 from hostspec.idmap import IdMap
-from hostspec.store.copies import fitting, tops_of
-from hostspec.store.copy_notes import is_noted
+from hostspec.store.configuration.policy import Strategy
+from hostspec.store.copies.listing import fitting, tops_of
+from hostspec.store.copies.notes import is_noted
+from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.tables import Snapshot
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_descent
-from hostspec.store.policy import Strategy
-from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import read_layers
-from hostspec.store.tables import Snapshot
 from hostspec.values import Shifting, TemplateCost
 
 __all__ = ["Choice", "Way", "choose", "explain", "ways_for"]

@@ -13,9 +13,9 @@ from typing import NamedTuple, NoReturn
 
 from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
-from hostspec.store.configuration_files import Settings, UnknownKey
-from hostspec.store.layout import DRIVER_SYNONYMS
-from hostspec.store.own_settings import FORMAT_TABLES, OwnSettings
+from hostspec.store.configuration.files import Settings, UnknownKey
+from hostspec.store.configuration.own_settings import FORMAT_TABLES, OwnSettings
+from hostspec.store.format.layout import DRIVER_SYNONYMS
 
 __all__ = ["Configuration", "SettingsReader"]
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from hostspec.errors import StoreCorrupt, StoreReadOnly
-from hostspec.store.atomic import discard_leftover, replace_file
-from hostspec.store.locking import HeldLock, LockFile
+from hostspec.store.format.atomic import discard_leftover, replace_file
+from hostspec.store.format.locking import HeldLock, LockFile
 from hostspec.store.refusals import refusals
 
 __all__ = ["MountCount", "MountCounts", "MountCountsEdit"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-from hostspec.store.atomic import sync_directory
+from hostspec.store.format.atomic import sync_directory
 from hostspec.store.graph_root import GraphRoot
 
 __all__ = [

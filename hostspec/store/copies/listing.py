@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from hostspec.errors import Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copy_notes import forget, noted, read_note
+from hostspec.store.copies.notes import forget, noted, read_note
+from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.tables import Snapshot
+from hostspec.store.format.timestamps import timestamp
 from hostspec.store.graph_root import GraphRoot
-from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import read_layers
-from hostspec.store.tables import Snapshot
-from hostspec.store.timestamps import timestamp
 from hostspec.values import DiskUsage
 
 __all__ = ["MappedCopy", "copies_of", "fitting", "list_copies", "tops_of"]

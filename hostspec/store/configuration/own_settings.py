@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from hostspec.errors import InvalidRequest
-from hostspec.store.configuration_files import (
+from hostspec.store.configuration.files import (
     SYSTEM_DIRECTORIES,
     Toml,
     UnknownKey,
@@ -23,8 +23,8 @@ from hostspec.store.configuration_files import (
     user_directory,
     user_of,
 )
-from hostspec.store.layout import DRIVER_SYNONYMS
-from hostspec.store.policy import POLICY_PREFIX, Policy, parse_policy
+from hostspec.store.configuration.policy import POLICY_PREFIX, Policy, parse_policy
+from hostspec.store.format.layout import DRIVER_SYNONYMS
 
 __all__ = ["FORMAT_TABLES", "OwnSettings", "read_own_settings"]
 

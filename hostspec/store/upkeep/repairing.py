@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hostspec.errors import HostspecError, Unknown
-from hostspec.store.findings import CheckReport, Problem
-from hostspec.store.garbage import refuse_hidden_records, remove_unrecorded_layers
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.tables import Table
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import children_first
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import forget_mapped_layer
 from hostspec.store.removal import delete_container, delete_image, delete_layer
-from hostspec.store.tables import Table
+from hostspec.store.upkeep.findings import CheckReport, Problem
+from hostspec.store.upkeep.garbage import refuse_hidden_records, remove_unrecorded_layers
 
 __all__ = ["repair"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hostspec.disk_usage import joined, length_of, measure_tree
 from hostspec.errors import failing
-from hostspec.store.copies import copies_of
+from hostspec.store.copies.listing import copies_of
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.recovery import read_layers
 from hostspec.values import DiskUsage

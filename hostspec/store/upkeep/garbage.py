@@ -12,12 +12,12 @@ from collections.abc import Container as Recorded
 from collections.abc import Iterator
 
 from hostspec.errors import HostspecError, InvalidRequest, StoreCorrupt
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.tables import READ_ONLY, Snapshot
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.mounting import unmount_wholly
-from hostspec.store.records import Container, Image, Layer
 from hostspec.store.recovery import delete_files_of, recover_under_lock, remove_from_driver
 from hostspec.store.refusals import refusals
-from hostspec.store.tables import READ_ONLY, Snapshot
 from hostspec.store.unsettled import Note
 
 __all__ = [

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hostspec.idmap import IdMap, IdRanges
+from hostspec.store.format.records import Layer
+from hostspec.store.format.tables import Snapshot
 from hostspec.store.lineage import with_descent
 from hostspec.store.notices import warn
-from hostspec.store.records import Layer
-from hostspec.store.tables import Snapshot
 
 __all__ = ["Owners", "assignable_ids", "warn_of_squashing"]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from hostspec.errors import IdNotMapped, InvalidRequest, Unknown
 from hostspec.idmap import IdMap
-from hostspec.store.copies import fitting, tops_of
-from hostspec.store.copy_notes import note_strategy
+from hostspec.store.copies.listing import fitting, tops_of
+from hostspec.store.copies.notes import note_strategy
+from hostspec.store.copies.squashing import Owners, warn_of_squashing
 from hostspec.store.filling import Making, layer_ref, make_layer, new_id
+from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.tables import Snapshot
+from hostspec.store.format.timestamps import now
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.layers import check_parent
-from hostspec.store.records import Image, Layer
-from hostspec.store.squashing import Owners, warn_of_squashing
-from hostspec.store.tables import Snapshot
 from hostspec.store.tar_split_files import share_tar_split
-from hostspec.store.timestamps import now
 from hostspec.values import CreateOptions, LayerRef
 
 __all__ = ["Copying"]

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from hostspec.errors import SlowWayRefused
 from hostspec.idmap import IdMap
-from hostspec.store.copies import tops_of
+from hostspec.store.copies.listing import tops_of
+from hostspec.store.format.records import Image, Layer
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.notices import warn
-from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import read_layers
 
 __all__ = ["CopyCost", "copy_cost", "cost_of_image", "heed_slow_way"]

@@ -12,8 +12,8 @@ from typing import cast
 
 from hostspec.errors import InvalidIdMap
 from hostspec.idmap import IdMap
-from hostspec.store.records import Container, Image, Layer
-from hostspec.store.timestamps import NEVER
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.timestamps import NEVER
 
 __all__ = [
     "Json",

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from hostspec.store.layout import Layout
-from hostspec.store.locking import LockFile, LockFiles
-from hostspec.store.record_json import (
+from hostspec.store.format.layout import Layout
+from hostspec.store.format.locking import LockFile, LockFiles
+from hostspec.store.format.record_json import (
     container_from_json,
     container_to_json,
     image_from_json,
@@ -19,9 +19,9 @@ from hostspec.store.record_json import (
     layer_from_json,
     layer_to_json,
 )
-from hostspec.store.records import Container, Image, Layer
-from hostspec.store.table_files import Format, TableFile
-from hostspec.store.tables import Table
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.table_files import Format, TableFile
+from hostspec.store.format.tables import Table
 
 __all__ = [
     "IMAGE_STORE",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, cast
 
 from hostspec.idmap import IdMap
-from hostspec.store.timestamps import NEVER
+from hostspec.store.format.timestamps import NEVER
 
 __all__ = ["INCOMPLETE", "VOLATILE", "Container", "Image", "Layer"]
 
@@ -38,7 +38,7 @@ class Layer(NamedTuple):
     mount_label: str = ""
     """SELinux label for its mounts."""
     created: str = NEVER
-    """When it was made, RFC 3339; see :mod:`hostspec.store.timestamps`."""
+    """When it was made, RFC 3339; see :mod:`hostspec.store.format.timestamps`."""
     compressed_digest: str | None = None
     """Digest of the stream from which it was made, as it came."""
     compressed_size: int | None = None
@@ -98,7 +98,7 @@ class Image(NamedTuple):
     big_data_digests: Mapping[str, str] = cast(Mapping[str, str], _EMPTY)
     """Their digests."""
     created: str = NEVER
-    """When it was made, RFC 3339; see :mod:`hostspec.store.timestamps`."""
+    """When it was made, RFC 3339; see :mod:`hostspec.store.format.timestamps`."""
     flags: Mapping[str, object] = _EMPTY
     """Facts with names."""
     extra: Mapping[str, object] = _EMPTY
@@ -142,7 +142,7 @@ class Container(NamedTuple):
     big_data_digests: Mapping[str, str] = cast(Mapping[str, str], _EMPTY)
     """Their digests."""
     created: str = NEVER
-    """When it was made, RFC 3339; see :mod:`hostspec.store.timestamps`."""
+    """When it was made, RFC 3339; see :mod:`hostspec.store.format.timestamps`."""
     idmap: IdMap = _NO_MAP
     """The map under which its processes run."""
     flags: Mapping[str, object] = _EMPTY

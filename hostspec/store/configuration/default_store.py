@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from hostspec.store.configuration_files import SYSTEM_DIRECTORIES, read_settings, user_directory, user_of
-from hostspec.store.configuration_keys import Configuration, SettingsReader
-from hostspec.store.own_settings import read_own_settings
+from hostspec.store.configuration.files import SYSTEM_DIRECTORIES, read_settings, user_directory, user_of
+from hostspec.store.configuration.keys import Configuration, SettingsReader
+from hostspec.store.configuration.own_settings import read_own_settings
 
 __all__ = ["Configuration", "load_configuration"]
 

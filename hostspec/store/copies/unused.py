@@ -5,15 +5,15 @@ from __future__ import annotations
 from time import time_ns
 
 from hostspec.errors import HostspecError, LayerInUse
-from hostspec.store.copies import copies_of
-from hostspec.store.copy_notes import read_note
+from hostspec.store.copies.listing import copies_of
+from hostspec.store.copies.notes import read_note
+from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.timestamps import nanoseconds
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children
 from hostspec.store.notices import warn
-from hostspec.store.records import Image, Layer
 from hostspec.store.recovery import forget_mapped_layer, recover_under_lock
 from hostspec.store.removal import remove_layers
-from hostspec.store.timestamps import nanoseconds
 
 __all__ = ["remove_unused_copies", "tidy_up"]
 

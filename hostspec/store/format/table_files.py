@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from hostspec.errors import InvalidRequest, StoreCorrupt
-from hostspec.store.atomic import replace_file
-from hostspec.store.record_json import Json, Malformed
-from hostspec.store.records import Container, Image, Layer
+from hostspec.store.format.atomic import replace_file
+from hostspec.store.format.record_json import Json, Malformed
+from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.refusals import refusals
 
 __all__ = ["Content", "Damage", "FileState", "Format", "TableFile"]

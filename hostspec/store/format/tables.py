@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from hostspec.errors import Duplicate, StoreCorrupt, StoreReadOnly, Unknown
-from hostspec.store.atomic import discard_leftover
-from hostspec.store.locking import HeldLock, HeldLocks, LockFile, LockFiles
-from hostspec.store.records import Container, Image, Layer
-from hostspec.store.table_files import Damage, Format, TableFile
+from hostspec.store.format.atomic import discard_leftover
+from hostspec.store.format.locking import HeldLock, HeldLocks, LockFile, LockFiles
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.table_files import Damage, Format, TableFile
 
 __all__ = ["READ_ONLY", "Edit", "Snapshot", "Table"]
 

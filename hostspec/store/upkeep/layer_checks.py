@@ -12,12 +12,12 @@ from hostspec.archive.original_tar import original_tar
 from hostspec.archive.reader import TarReader
 from hostspec.errors import HostspecError, InvalidArchive
 from hostspec.store.big_data import path_of
-from hostspec.store.expected_tree import Described, Uncertain, differences, tree_of
-from hostspec.store.findings import Finding, Problem
+from hostspec.store.format.records import Layer
+from hostspec.store.format.tables import Snapshot
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_descent
-from hostspec.store.records import Layer
-from hostspec.store.tables import Snapshot
+from hostspec.store.upkeep.expected_tree import Described, Uncertain, differences, tree_of
+from hostspec.store.upkeep.findings import Finding, Problem
 from hostspec.values import LayerRef
 
 __all__ = ["LayerChecks"]
