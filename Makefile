@@ -69,13 +69,14 @@ clean: ## remove all that was made here
 
 # The stamps are files in .venv: remove it, and everything is made again.
 $(VENV)/made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@! command -v $(PYTHON) >/dev/null || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "hostspec needs Python 3.11 or newer; name one with 'make PYTHON=python3.12 …'" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	        apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy python3-venv; \
 	    else \
-	        echo "$(PYTHON) cannot make virtual environments: install the package python3-venv" >&2; exit 1; \
+	        echo "$(PYTHON) is not there, or lacks the modules for virtual environments;" \
+	            "on Debian, install the package python3-venv" >&2; exit 1; \
 	    fi
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from hostspec.kernel.fiemap import extents
 from hostspec.kernel.mountinfo import filesystem_device
 from hostspec.treewalk import open_directory, opened_tree, walk
-from hostspec.values import DiskUsage, Extents
+from hostspec.values import Change, ChangeKind, DiskUsage, Extents
 
-__all__ = ["joined", "length_of", "measure_tree"]
+__all__ = ["content_bytes", "joined", "length_of", "measure_tree"]
 
 _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
+"""What the kernel says of a name that now leads nowhere, or to something of another kind."""
 
 
 def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None = None) -> DiskUsage:
@@ -23,6 +27,7 @@ def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None 
     by extents, shared ones once; compressed ones as long as they were before. Blocks
     that only files of this tree share among themselves count as shared all the same, since the kernel does
     not tell who the others are. Elsewhere, and for all that is no regular file, it is ``du``.
+    What is deleted meanwhile, as in a container that runs, does not count.
 
     Args:
         tree: The root directory.
@@ -43,6 +48,30 @@ def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None 
         limit_bytes=limit_bytes,
         shared_extents=Extents(filesystem_device(tree), shared) if blocks_are_shared else None,
     )
+
+
+def content_bytes(tree: str, changes: Iterable[Change]) -> int:
+    """Return the bytes of content of files that changed, each inode counted once.
+
+    Args:
+        tree: Where the files are; what is deleted meanwhile does not count.
+        changes: What changed in it.
+
+    Raises:
+        OSError: A file cannot be looked at.
+    """
+    total = 0
+    inodes: set[int] = set()
+    for change in changes:
+        if change.kind is ChangeKind.DELETE:
+            continue
+        with _unless_gone():
+            found = os.lstat(tree + change.path)
+            if stat.S_ISREG(found.st_mode) and found.st_ino not in inodes:
+                total += found.st_size
+                if found.st_nlink > 1:
+                    inodes.add(found.st_ino)
+    return total
 
 
 class _Blocks:
@@ -74,13 +103,15 @@ class _Blocks:
 
 
 class _Directory:
-    """A directory of the tree, for :func:`hostspec.treewalk.walk`."""
+    """A directory of the tree, for :func:`hostspec.treewalk.walk`; without a descriptor where it is gone."""
 
-    def __init__(self, fd: int, blocks: _Blocks) -> None:
+    def __init__(self, fd: int | None, blocks: _Blocks) -> None:
         self._fd = fd
         self._blocks = blocks
 
     def visit(self) -> Sequence[str]:
+        if self._fd is None:
+            return ()
         status = os.fstat(self._fd)
         self._blocks.add_inode(status)
         self._blocks.add_blocks(status)
@@ -90,7 +121,8 @@ class _Directory:
                 if entry.is_dir(follow_symlinks=False):
                     directories.append(entry.name)
                 else:
-                    self._visit_file(entry)
+                    with _unless_gone():
+                        self._visit_file(entry)
         return directories
 
     def _visit_file(self, entry: os.DirEntry[str]) -> None:
@@ -107,10 +139,24 @@ class _Directory:
                 os.close(fd)
 
     def child(self, name: str) -> _Directory:
-        return _Directory(open_directory(name, parent=self._fd), self._blocks)
+        fd = None
+        with _unless_gone():
+            fd = open_directory(name, parent=self._fd)
+        return _Directory(fd, self._blocks)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Leave the block where it looks for a file that somebody has deleted."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
 
 
 def joined(runs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

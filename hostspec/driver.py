@@ -99,7 +99,8 @@ class GraphDriver:
     @cached_property
     def capabilities(self) -> Capabilities:
         """What the driver can do here and now."""
-        return self._answer("capabilities", self._hooks.capabilities())
+        with self._observed("capabilities", ""):
+            return self._answer("capabilities", self._hooks.capabilities())
 
     def template_cost(self, *, native: bool = True) -> TemplateCost:
         """Say what a copy of a template under another map costs for each file.

@@ -7,7 +7,6 @@ It uses nothing but the driver's other hooks and mounted trees, so it works for 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import cached_property
@@ -85,7 +84,7 @@ class Fallback:
 
     def _copy_whole(self, layer_id: str, template: LayerRef, options: CreateOptions) -> None:
         """Copy a layer that is a complete tree of plain files: one pass, entry by entry."""
-        from hostspec.ownership import IdShift  # noqa: PLC0415
+        from hostspec.idshift import IdShift  # noqa: PLC0415
         from hostspec.treecopy import copy_tree  # noqa: PLC0415
 
         with (
@@ -144,7 +143,7 @@ class Fallback:
         """Bring the template's own files by reflink, if both trees are plain directories that can."""
         if not self._home_has_reflinks:
             return False
-        from hostspec.ownership import IdShift  # noqa: PLC0415
+        from hostspec.idshift import IdShift  # noqa: PLC0415
         from hostspec.treecopy import copy_changes  # noqa: PLC0415
 
         with (
@@ -170,8 +169,9 @@ class Fallback:
         capabilities = self._hooks.capabilities()
         if native and not capabilities.template_copies_content:
             return TemplateCost.METADATA
-        # Layers that are differences go through a tar here.
-        if not native and not capabilities.layers_are_whole:
+        # Layers that are differences go through a tar here, and between file systems nothing is shared.
+        copies_files = capabilities.layers_are_whole and not capabilities.layers_are_filesystems
+        if not native and not copies_files:
             return TemplateCost.CONTENT
         with suppress(OSError):  # where no file can be made, nothing can be copied
             if self._home_has_reflinks:
@@ -233,19 +233,10 @@ class Fallback:
     @hookimpl(trylast=True)
     def diff_size(self, layer: LayerRef, parent: LayerRef | None) -> int:
         """Add up the files that ``changes`` names, each inode once."""
-        total = 0
-        linked: set[int] = set()
+        from hostspec.disk_usage import content_bytes  # noqa: PLC0415
+
         with self._shown(layer) as root, failing(f"measure layer {layer.layer_id}"):
-            for change in self._hooks.changes(layer=layer, parent=parent) or ():
-                if change.kind is ChangeKind.DELETE:
-                    continue
-                found = os.lstat(root + change.path)
-                if not stat.S_ISREG(found.st_mode) or found.st_ino in linked:
-                    continue
-                if found.st_nlink > 1:
-                    linked.add(found.st_ino)
-                total += found.st_size
-        return total
+            return content_bytes(root, self._hooks.changes(layer=layer, parent=parent) or ())
 
     @hookimpl(trylast=True)
     def apply_diff(self, layer_id: str, stream: BinaryIO, options: ApplyOptions) -> int:

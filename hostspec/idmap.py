@@ -14,7 +14,8 @@ An empty map is *no map*: both sides are the same.
 IDs are unsigned 32-bit numbers; 4,294,967,295 is no ID (the kernel's "unchanged").
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +47,7 @@ class IdRange(NamedTuple):
         return f"{self.container_id}:{self.host_id}:{self.size}"
 
     @classmethod
-    def parse(cls, text: str) -> IdRange:
+    def parse(cls, text: str) -> "IdRange":
         """Read ``CONTAINER:HOST:SIZE``.
 
         Raises:
@@ -98,7 +99,7 @@ class IdRanges:
         self._by_host = _sorted_and_disjoint(self._ranges, 1, "host", kind)
 
     @classmethod
-    def parse(cls, texts: Iterable[str], *, kind: str = "ID") -> IdRanges:
+    def parse(cls, texts: Iterable[str], *, kind: str = "ID") -> "IdRanges":
         """Read ranges written ``CONTAINER:HOST:SIZE``, several of them also joined by commas."""
         return cls(
             (IdRange.parse(part) for text in texts for part in text.split(",")),
@@ -170,11 +171,11 @@ class IdRanges:
         offset = host_id - start
         return container + offset if offset < size else None
 
-    def inverse(self) -> IdRanges:
+    def inverse(self) -> "IdRanges":
         """Return the map in the other direction."""
         return IdRanges(((host, container, size) for container, host, size in self._ranges), kind=self._kind)
 
-    def then(self, outer: IdRanges) -> IdRanges:
+    def then(self, outer: "IdRanges") -> "IdRanges":
         """Compose: map by ``self``, and what comes out by ``outer``.
 
         The result covers the IDs that both cover.
@@ -189,7 +190,7 @@ class IdRanges:
             return outer
         pieces: list[IdRange] = []
         for container, middle, size in self._ranges:
-            for outer_start, host, outer_size in outer._by_container:
+            for outer_start, host, outer_size in outer._by_container:  # noqa: SLF001 - of the same class
                 low = max(middle, outer_start)
                 high = min(middle + size, outer_start + outer_size)
                 if low < high:
@@ -236,7 +237,7 @@ class IdMap:
         self.gids = gids if isinstance(gids, IdRanges) else IdRanges(gids, kind="GID")
 
     @classmethod
-    def parse(cls, uids: Iterable[str] = (), gids: Iterable[str] = ()) -> IdMap:
+    def parse(cls, uids: Iterable[str] = (), gids: Iterable[str] = ()) -> "IdMap":
         """Read ranges written ``CONTAINER:HOST:SIZE``; one half that is missing copies the other.
 
         Raises:
@@ -289,11 +290,11 @@ class IdMap:
         """Return the host IDs of the container's root, or of its lowest ID where 0 is not mapped."""
         return _lowest(self.uids), _lowest(self.gids)
 
-    def inverse(self) -> IdMap:
+    def inverse(self) -> "IdMap":
         """Return the map in the other direction."""
         return IdMap(self.uids.inverse(), self.gids.inverse())
 
-    def then(self, outer: IdMap) -> IdMap:
+    def then(self, outer: "IdMap") -> "IdMap":
         """Compose: map by ``self``, and what comes out by ``outer``.
 
         Raises:

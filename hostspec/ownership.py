@@ -1,7 +1,6 @@
 """Move a tree of files from one ID map to another: everything that carries an ID, and nothing else.
 
-What carries one, and how it changes, is in :mod:`hostspec.idshift`;
-:class:`~hostspec.idshift.IdShift` is offered here too.
+What carries one, and how it changes, is in :mod:`hostspec.idshift`.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from threading import Lock
 
 from hostspec.idmap import IdMap
 from hostspec.idshift import ACL_NAMES, CAPABILITY_NAME, IdShift
-from hostspec.treewalk import Tally, Tree, naming, open_directory, opened_tree, walk
+from hostspec.treewalk import FirstNames, Tally, Tree, handle, naming, open_directory, opened_tree, walk
 from hostspec.values import ProgressCallback, Shifted
 
-__all__ = ["IdShift", "shift_tree"]
+__all__ = ["shift_tree"]
 
 _XATTRS_WITH_IDS = ACL_NAMES | {CAPABILITY_NAME}
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
@@ -107,7 +106,7 @@ class _Pass:
         self._may_be_overlay = tree.filesystem in {"overlay", ""}
         self._counting = Lock()
         self._linking = Lock()
-        self._first_names: dict[tuple[int, int], _FirstName] = {}
+        self._first_names = FirstNames()
 
     @property
     def best_threads(self) -> int:
@@ -139,7 +138,7 @@ class _Pass:
             before.pop(CAPABILITY_NAME, None)  # the kernel has dropped it
         for key, value in after.items():
             if before.get(key) != value:
-                os.setxattr(_handle(directory, name), key, value, follow_symlinks=False)
+                os.setxattr(handle(directory, name), key, value, follow_symlinks=False)
         if found.st_mode & _SET_IDS:
             _restore_mode(directory, name, found.st_mode)
         return True
@@ -159,19 +158,14 @@ class _Pass:
         """
         # Locked all the while, so that a second name is not looked at while the first is copied up.
         with self._linking:
-            inode = (found.st_dev, found.st_ino)
-            first = self._first_names.get(inode)
+            first = self._first_names.before(found)
             if first is None:
                 changed = self.shift_inode(directory, name, path, found)
-                self._first_names[inode] = _FirstName(path, found.st_nlink - 1, changed=changed)
+                self._first_names.add(found, path, changed=changed)
                 return changed
-            first.names_left -= 1
-            if first.names_left == 0:
-                del self._first_names[inode]
             if not first.changed:
                 return False
-            now = os.lstat(first.path[1:], dir_fd=self.root)
-            if (now.st_dev, now.st_ino) != inode:
+            if not os.path.samestat(os.lstat(first.path[1:], dir_fd=self.root), found):
                 split.append((name, first.path))
                 return False
         if self._may_be_overlay:
@@ -179,17 +173,6 @@ class _Pass:
             times = (found.st_atime_ns, found.st_mtime_ns)
             os.utime(name, ns=times, dir_fd=directory, follow_symlinks=False)
         return False
-
-
-class _FirstName:
-    """The name by which an inode was mapped, and how many others may follow."""
-
-    __slots__ = ("changed", "names_left", "path")
-
-    def __init__(self, path: str, names_left: int, *, changed: bool) -> None:
-        self.path = path
-        self.names_left = names_left
-        self.changed = changed
 
 
 class _ShiftedDirectory:
@@ -257,22 +240,17 @@ class _ShiftedDirectory:
         os.close(self._descriptor)
 
 
-def _handle(directory: int, name: str) -> str:
-    """Return a path for calls that take no directory descriptor, of any length and any kind of file."""
-    return f"/proc/self/fd/{directory}/{name}"
-
-
 def _xattrs_with_ids(directory: int, name: str) -> dict[str, bytes]:
     """Return the extended attributes of a file, not a symbolic link, that carry IDs."""
     # Not by the xattr package: for each file of a tree 1.7 instead of 3.3 microseconds, a third of the pass.
-    handle = _handle(directory, name)
+    path = handle(directory, name)
     try:
-        names = os.listxattr(handle, follow_symlinks=False)
+        names = os.listxattr(path, follow_symlinks=False)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return {}
         raise
-    return {key: os.getxattr(handle, key, follow_symlinks=False) for key in names if key in _XATTRS_WITH_IDS}
+    return {key: os.getxattr(path, key, follow_symlinks=False) for key in names if key in _XATTRS_WITH_IDS}
 
 
 def _restore_mode(directory: int, name: str, mode: int) -> None:

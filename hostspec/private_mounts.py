@@ -7,6 +7,7 @@ before it deletes the area.
 
 from __future__ import annotations
 
+import errno
 import os
 from itertools import count
 
@@ -34,8 +35,15 @@ class PrivateMounts:
         return path
 
     def remove_directory(self, path: str) -> None:
-        """Delete a directory on which nothing is mounted any more."""
-        os.rmdir(path)
+        """Delete a directory; one on which something is still mounted goes with the area.
+
+        Its unmounting has failed then, and that is the error to be told.
+        """
+        try:
+            os.rmdir(path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
 
     def reclaim(self) -> int:
         """Take down what dead processes left mounted."""

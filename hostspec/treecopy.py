@@ -17,15 +17,16 @@ from typing import NamedTuple
 from hostspec.idmap import IdMap
 from hostspec.idshift import IdShift
 from hostspec.kernel.reflink import CopyWay, copy_content
-from hostspec.treewalk import Tally, naming, open_directory, opened_tree, walk
+from hostspec.treewalk import FirstNames, Tally, handle, naming, open_directory, opened_tree, walk
 from hostspec.values import Change, ChangeKind, ProgressCallback
 
-__all__ = ["CopiedTree", "copy_changes", "copy_tree"]
+__all__ = ["CopiedTree", "copy_changes", "copy_tree", "goes_with_a_copy"]
 
 # What else there is belongs to the one file system, and others refuse it.
 _KEPT_NAMESPACES = ("user.", "trusted.", "security.", "system.posix_acl_")
 # XFS shows POSIX ACLs a second time, in a form of its own; written to a copy, it would replace the first.
-_XFS_ACLS = "trusted.SGI_ACL_"
+# EVM seals the inode on which it stands.
+_NOT_KEPT = ("trusted.SGI_ACL_", "security.evm")
 _SELINUX_LABEL = "security.selinux"  # every file has one where there are any; it cannot be removed
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -165,7 +166,7 @@ class _Copying:
         self._shift = shift
         self._counting = Lock()
         self._linking = Lock()
-        self._first_names: dict[tuple[int, int], _FirstName] = {}
+        self._first_names = FirstNames()
         self._inodes = 0
         self._bytes_copied = 0
         self._bytes_reflinked = 0
@@ -180,16 +181,18 @@ class _Copying:
             return
         # Locked all the while, so that a second name is not linked before the first is complete.
         with self._linking:
-            inode = (found.st_dev, found.st_ino)
-            first = self._first_names.get(inode)
+            first = self._first_names.before(found)
             if first is None:
                 self._copy_inode(source, target, name, path, found)
-                self._first_names[inode] = _FirstName(path, found.st_nlink - 1)
-                return
-            _link(self._target_root, first.path, target, name)
-            first.names_left -= 1
-            if first.names_left <= 0:
-                del self._first_names[inode]
+                self._first_names.add(found, path)
+            else:
+                os.link(
+                    first.path[1:],
+                    name,
+                    src_dir_fd=self._target_root,
+                    dst_dir_fd=target,
+                    follow_symlinks=False,
+                )
 
     def _copy_inode(self, source: int, target: int, name: str, path: str, found: os.stat_result) -> None:
         if stat.S_ISREG(found.st_mode):
@@ -199,7 +202,7 @@ class _Copying:
             os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
         else:
             os.mknod(name, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev, dir_fd=target)
-        self._copy_metadata(_handle(source, name), _handle(target, name), path, found)
+        self._copy_metadata(handle(source, name), handle(target, name), path, found)
         self._count()
 
     def _copy_regular(self, source: int, target: int, name: str, path: str) -> None:
@@ -246,16 +249,6 @@ class _Copying:
                 self._bytes_reflinked += size
             else:
                 self._bytes_copied += size
-
-
-class _FirstName:
-    """The name by which an inode was copied, and how many others may follow."""
-
-    __slots__ = ("names_left", "path")
-
-    def __init__(self, path: str, names_left: int) -> None:
-        self.path = path
-        self.names_left = names_left
 
 
 class _CopiedDirectory:
@@ -305,13 +298,9 @@ class _CopiedDirectory:
         os.close(self._target)
 
 
-def _handle(directory: int, name: str) -> str:
-    """Return a path for calls that take no directory descriptor, of any length and any kind of file."""
-    return f"/proc/self/fd/{directory}/{name}"
-
-
-def _link(root: int, first: str, directory: int, name: str) -> None:
-    os.link(first[1:], name, src_dir_fd=root, dst_dir_fd=directory, follow_symlinks=False)
+def goes_with_a_copy(name: str) -> bool:
+    """Tell whether a copy of a file must have this extended attribute, too."""
+    return name.startswith(_KEPT_NAMESPACES) and not name.startswith(_NOT_KEPT)
 
 
 def _xattrs(file: int | str) -> Iterator[tuple[str, bytes]]:
@@ -325,7 +314,7 @@ def _xattrs(file: int | str) -> Iterator[tuple[str, bytes]]:
             raise
         return
     for name in names:
-        if name.startswith(_KEPT_NAMESPACES) and not name.startswith(_XFS_ACLS):
+        if goes_with_a_copy(name):
             yield name, os.getxattr(file, name, follow_symlinks=by_descriptor)
 
 

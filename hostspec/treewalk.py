@@ -14,10 +14,21 @@ from contextlib import ExitStack, contextmanager
 from threading import Condition, Lock, Thread
 from typing import Final, NamedTuple, Protocol, Self
 
-from hostspec.kernel.mounts import mount_table, open_tree
+from hostspec.kernel.mountfds import open_tree
+from hostspec.kernel.mountinfo import mount_table
 from hostspec.values import Progress, ProgressCallback
 
-__all__ = ["Directory", "Tally", "Tree", "naming", "open_directory", "opened_tree", "walk"]
+__all__ = [
+    "Directory",
+    "FirstNames",
+    "Tally",
+    "Tree",
+    "handle",
+    "naming",
+    "open_directory",
+    "opened_tree",
+    "walk",
+]
 
 _FILES_BETWEEN_REPORTS: Final = 512
 
@@ -94,8 +105,7 @@ class _Crew:
         self._subtrees.append(root)
         helpers = [Thread(target=self._work, name=f"tree-walk-{n}") for n in range(1, self._threads)]
         try:
-            for helper in helpers:
-                helper.start()
+            self._start(helpers)
             self._work()
         except BaseException as error:  # noqa: BLE001 - raised below, when all threads have ended
             self._stop(error)
@@ -106,6 +116,16 @@ class _Crew:
             subtree.close()
         if self._error is not None:
             raise self._error
+
+    def _start(self, helpers: Sequence[Thread]) -> None:
+        """Start as many as may be: a limit on threads makes the walk slower, and no worse."""
+        for number, helper in enumerate(helpers):
+            try:
+                helper.start()
+            except RuntimeError:
+                with self._changed:
+                    self._threads = number + 1
+                return
 
     def _work(self) -> None:
         try:
@@ -195,6 +215,45 @@ class Tally:
             self._progress(Progress(self.files, None, "files"))
 
 
+class FirstName:
+    """The name by which an inode was seen first, of several.
+
+    Attributes:
+        path: That name, with the way to it.
+        names_left: How many others may follow.
+        changed: Whether anything was done to the inode.
+    """
+
+    __slots__ = ("changed", "names_left", "path")
+
+    def __init__(self, path: str, names_left: int, *, changed: bool) -> None:
+        self.path = path
+        self.names_left = names_left
+        self.changed = changed
+
+
+class FirstNames:
+    """Inodes whose further names may still come, so that each is handled once; for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._by_inode: dict[tuple[int, int], FirstName] = {}
+
+    def add(self, found: os.stat_result, path: str, *, changed: bool = True) -> None:
+        """Note an inode that was handled, by which name, and whether anything was done to it."""
+        inode = (found.st_dev, found.st_ino)
+        self._by_inode[inode] = FirstName(path, found.st_nlink - 1, changed=changed)
+
+    def before(self, found: os.stat_result) -> FirstName | None:
+        """Return the name of an inode that came before this one, or ``None``; to be asked once for each."""
+        inode = (found.st_dev, found.st_ino)
+        first = self._by_inode.get(inode)
+        if first is not None:
+            first.names_left -= 1
+            if first.names_left <= 0:
+                del self._by_inode[inode]
+        return first
+
+
 class Tree(NamedTuple):
     """An open root directory, and what the mount table says of the mount in which it lies."""
 
@@ -250,6 +309,11 @@ def open_directory(name: str, *, parent: int | None = None) -> int:
     except PermissionError:
         # O_NOATIME is only for who owns the file.
         return os.open(name, flags, dir_fd=parent)
+
+
+def handle(directory: int, name: str) -> str:
+    """Return a path for calls that take no directory descriptor, of any length and any kind of file."""
+    return f"/proc/self/fd/{directory}/{name}"
 
 
 @contextmanager

@@ -177,6 +177,8 @@ class Capabilities(NamedTuple):
     """Layers stay unseen by ``exists`` and ``list_layers`` until ``commit``."""
     layers_are_whole: bool = False
     """Each layer is a complete tree of plain files, independent of its parent."""
+    layers_are_filesystems: bool = False
+    """Each layer is a file system of its own, so that no file of one shares blocks with one of another."""
     mounts_privately: bool = True
     """``mount`` honours ``MountOptions.target``; a driver that cannot must return its own directory."""
     read_only_mounts: bool = True

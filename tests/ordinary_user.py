@@ -38,6 +38,8 @@ def python() -> Iterator[str]:
 @pytest.fixture
 def subordinate_ids(tmp_path: Path) -> Iterator[None]:
     """Give that user subordinate IDs, for this test alone: the run has a mount namespace of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may put other files in the place of these")
     for program in ("newuidmap", "newgidmap"):
         if shutil.which(program) is None:
             require_or_skip(program, "is not installed; Debian's package is uidmap")

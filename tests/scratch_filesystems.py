@@ -7,6 +7,7 @@ A machine that cannot make one skips the test, or fails it where ``HOSTSPEC_REQU
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -23,10 +24,19 @@ from hostspec.testing.requirements import require_or_skip
 # Sparse, so only what tests write is used; and large enough for some copies of a root file system.
 _SIZE_BYTES = 4 << 30
 
+_PACKAGES = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+
 _WITH_PROJECT_QUOTAS = {
     "xfs": ("mkfs.xfs", "-q", "-f", "-K"),
     "ext4": ("mkfs.ext4", "-q", "-F", "-O", "quota,project", "-E", "nodiscard,quotatype=prjquota"),
 }
+
+
+def require_mkfs(kind: str) -> None:
+    """End the running test where the program that makes this kind of file system is missing."""
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/local/sbin:/usr/sbin:/sbin"
+    if shutil.which(f"mkfs.{kind}", path=path) is None:
+        require_or_skip(kind, f"mkfs.{kind} is not installed; Debian's package is {_PACKAGES[kind]}")
 
 
 @contextmanager
@@ -42,6 +52,7 @@ def _scratch(kind: str) -> Iterator[str]:
     """Give the mount point of an empty file system, or end the test with the reason why there is none."""
     if os.geteuid() != 0:
         require_or_skip(kind, "only root can mount a scratch file system")
+    require_mkfs(kind)
     with ExitStack() as stack:
         workplace = stack.enter_context(_workplace())
         try:
@@ -92,11 +103,18 @@ def ext4_directory(_ext4: str) -> Iterator[str]:
         yield directory
 
 
+def directory_for(driver: str, request: pytest.FixtureRequest) -> str:
+    """Return an empty directory on which a driver works: on btrfs for its driver, on ext4 for any other."""
+    found: str = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    return found
+
+
 @pytest.fixture(params=["xfs", "ext4"])
 def project_quota_directory(request: pytest.FixtureRequest, ext4_directory: str) -> Iterator[str]:
     """An empty file system that enforces project quotas, of each kind in turn, where the kernel has them."""
     if os.geteuid() != 0:
         require_or_skip("project-quotas", "only root can mount a scratch file system")
+    require_mkfs(request.param)
     image, place = f"{ext4_directory}/image", f"{ext4_directory}/mounted"
     os.mkdir(place)
     with open(image, "wb") as file:

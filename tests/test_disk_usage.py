@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from hostspec.disk_usage import joined, length_of, measure_tree
+from hostspec.disk_usage import content_bytes, joined, length_of, measure_tree
 from hostspec.driver import GraphDriver
 from hostspec.kernel.filesystems import filesystem_name
 from hostspec.kernel.loop import loop_filesystem
 from hostspec.kernel.reflink import reflink
 from hostspec.plugins import open_driver
 from hostspec.testing.requirements import require_or_skip
-from hostspec.values import LayerRef
+from hostspec.values import Change, ChangeKind, LayerRef
 
 
 def test_a_tree_occupies_what_du_says(ext4_directory: str) -> None:
@@ -33,6 +33,38 @@ def test_a_tree_occupies_what_du_says(ext4_directory: str) -> None:
     found = measure_tree(str(root), blocks_are_shared=False)
     assert (found.exclusive_bytes, found.shared_bytes) == (int(told.split()[0]), 0)
     assert found.inodes == 5
+
+
+def test_what_is_deleted_while_it_is_measured_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs."""
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "stays").write_bytes(os.urandom(10_000))
+    scandir = os.scandir
+
+    @contextmanager
+    def deleting_what_it_lists(fd: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(fd) as entries:
+            listed = list(entries)
+        os.rmdir(tmp_path / "directory")
+        os.unlink(tmp_path / "file")
+        yield iter(listed)
+
+    monkeypatch.setattr(os, "scandir", deleting_what_it_lists)
+    found = measure_tree(str(tmp_path), blocks_are_shared=False)
+    monkeypatch.undo()
+    assert found == measure_tree(str(tmp_path), blocks_are_shared=False)
+    assert found.inodes == 2
+
+
+def test_content_that_is_deleted_before_it_is_measured_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"four")
+    os.link(tmp_path / "file", tmp_path / "link")
+    names = ["/file", "/gone", "/file/was a directory", "/link"]
+    changes = [Change(name, ChangeKind.ADD) for name in names]
+    assert content_bytes(str(tmp_path), [*changes, Change("/file", ChangeKind.DELETE)]) == 4
 
 
 def test_blocks_shared_by_reflink_are_told_apart_from_own_ones(xfs_directory: str) -> None:
@@ -62,6 +94,8 @@ def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GraphDriv
     name, filesystem = request.param.split("-")
     with ExitStack() as stack:
         if filesystem == "ext4":
+            if os.geteuid() != 0:
+                require_or_skip(filesystem, "only root can mount a scratch file system")
             try:
                 made = loop_filesystem(filesystem, str(tmp_path), size_bytes=256 << 20)
                 place = stack.enter_context(made)

@@ -1,19 +1,25 @@
-"""What is public is documented: the built pages name every hook, error, value, sub-command and flag."""
+"""What is public is documented: pages name every hook, error, value, sub-command, flag and driver option."""
 
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hostspec import errors, values
 from hostspec.cli.surface import COMMANDS
+from hostspec.errors import InvalidRequest
 from hostspec.hookspecs import GraphDriverSpec
 from hostspec.testing.requirements import require_or_skip
+from hostspec_btrfs.options import least_size
+from hostspec_overlay.options import parse_options
+from hostspec_vfs import open_driver as open_vfs
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -61,3 +67,37 @@ def test_every_sub_command_is_documented() -> None:
     assert [each.names[0] for each in COMMANDS if f"### `{each.names[0]}`" not in text] == []
     flags = {spelling for each in COMMANDS for flag in each.flags for spelling in flag.spellings}
     assert sorted(flag for flag in flags if f"`{flag}" not in text) == []
+
+
+@pytest.mark.parametrize(
+    ("driver", "read_options"),
+    [
+        ("overlay", parse_options),
+        ("btrfs", least_size),
+        ("vfs", lambda options: open_vfs("/home", "/run", options, ())),
+    ],
+)
+def test_every_option_that_a_driver_obeys_is_documented(
+    driver: str, read_options: Callable[[tuple[tuple[str, str], ...]], object]
+) -> None:
+    with pytest.raises(InvalidRequest, match=" knows ") as refusal:
+        read_options((("no_such_option", ""),))
+    known = str(refusal.value).partition(" knows ")[2].split(", ")
+
+    table = options_in_the_table()
+
+    assert known
+    assert [name for name in known if table.get(name, {}).get(driver, "refused") == "refused"] == []
+
+
+def options_in_the_table() -> dict[str, dict[str, str]]:
+    """Return what configuration.md says of each option and driver."""
+    text = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    heading, _, *rows = text[text.index("| option | overlay |") :].partition("\n\n")[0].splitlines()
+    drivers = [cell.strip() for cell in heading.strip("|").split("|")][1:]
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        names, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+        for name in re.findall(r"`(\w+)`", names):
+            table[name] = dict(zip(drivers, cells, strict=True))
+    return table

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any, BinaryIO
 import pytest
 
 from hostspec.driver import GraphDriver
-from hostspec.errors import DriverBroken, OperationNotSupported, Unknown
+from hostspec.errors import DriverBroken, DriverFailed, OperationNotSupported, Unknown
 from hostspec.hookspecs import REQUIRED_HOOKS, hookimpl
 from hostspec.idmap import IdMap
+from hostspec.kernel.mountinfo import is_mountpoint
+from hostspec.kernel.mounts import bind
 from hostspec.observers import Operation
-from hostspec.values import Change, DiskUsage, LayerRef, MountOptions
+from hostspec.values import Capabilities, Change, DiskUsage, LayerRef, MountOptions
 from tests.testing.minimal_driver.hostspec_minimal import MinimalDriver
 
 
@@ -130,6 +133,7 @@ def test_a_required_hook_that_answers_nothing_is_an_error(tmp_path: Path, hook: 
         calls[hook]()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="layers have owners, which only root can give them")
 def test_a_driver_that_declines_everything_is_as_one_without_optional_hooks(tmp_path: Path) -> None:
     class Declining(MinimalDriver):
         @hookimpl
@@ -254,6 +258,34 @@ def test_a_driver_that_cannot_mount_read_only_is_not_asked_to(tmp_path: Path) ->
         pass
 
     assert asked == [MountOptions()]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_private_mount_that_cannot_be_taken_down_is_the_drivers_error(tmp_path: Path) -> None:
+    class Binding(MinimalDriver):
+        @hookimpl
+        def capabilities(self) -> Capabilities:
+            return Capabilities(layers_are_whole=True)
+
+        @hookimpl
+        def mount(self, layer_id: str, options: MountOptions) -> str:
+            assert options.target is not None
+            bind(super().mount(layer_id, MountOptions()), options.target)
+            return options.target
+
+        @hookimpl
+        def unmount(self, layer_id: str, path: str) -> None:
+            raise DriverFailed(f"unmount layer {layer_id}", "somebody works there")
+
+    driver = opened(tmp_path, Binding)
+    driver.create("layer")
+
+    with pytest.raises(DriverFailed, match="somebody works there"), driver.mounted("layer") as path:
+        pass
+
+    assert is_mountpoint(path)
+    driver.close()
+    assert not is_mountpoint(path)
 
 
 # Observers

@@ -1,13 +1,16 @@
-"""The example drivers use what every author of a driver may use, and nothing else."""
+"""The example drivers use only what every author of a driver may use, and their READMEs are true."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from hostspec.errors import InvalidRequest
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLES = DOCS / "examples"
@@ -21,6 +24,7 @@ OPEN_TO_DRIVERS = (
     "idmap",
     "idshift",
     "kernel",
+    "option_values",
     "ownership",
     "treecopy",
     "treewalk",
@@ -64,3 +68,33 @@ def test_what_an_example_driver_imports_is_in_the_reference(example: str) -> Non
     }
 
     assert found - documented == set()
+
+
+@pytest.mark.parametrize("example", ["erofs", "loopimage"])
+def test_every_option_of_an_example_driver_is_in_its_readme(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / example)
+    open_driver = importlib.import_module(f"hostspec_{example}").open_driver
+    with pytest.raises(InvalidRequest, match=" knows ") as refusal:
+        open_driver(str(tmp_path / "home"), str(tmp_path / "run"), (("no_such_option", ""),), ())
+    told = re.split(r", | and ", str(refusal.value).partition(" knows ")[2])
+    known = {found[1] for each in told if (found := re.fullmatch(r"(\w+)(=.*)?", each))}
+
+    readme = (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
+    options = readme[readme.index("## Options") :].partition("## What")[0]
+
+    assert known
+    assert {name for name in known if not re.search(rf"`{name}[`=]", options)} == set()
+
+
+@pytest.mark.parametrize("example", ["erofs", "loopimage"])
+def test_every_module_that_a_readme_tells_of_is_there(example: str) -> None:
+    readme = (EXAMPLES / example / "README.md").read_text(encoding="utf-8")
+
+    named = set(re.findall(r"`(\w+\.py)`", readme))
+
+    assert named
+    assert {
+        each for each in named if not (EXAMPLES / example / f"hostspec_{example}" / each).is_file()
+    } == set()

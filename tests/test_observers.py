@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.errors import Unknown
-from hostspec.observers import Operation, observed
+from hostspec.observers import Observer, Operation, observed
 from hostspec.observers.log import LOGGER, OperationLog
 from hostspec.observers.selection import VARIABLE, chosen_observers, installed_observers
 from hostspec.plugins import open_driver
-from hostspec.values import LayerRef
+from hostspec.values import Change, LayerRef
 
 MODULE = """
+import sys
+
+
 class Counter:
     seen = []
 
@@ -29,24 +36,35 @@ class Counter:
 
 def broken():
     raise RuntimeError("no")
+
+
+def leaves():
+    sys.exit("not here")
 """
 
 
 @pytest.fixture
 def counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of an observer that somebody else's distribution brings; ``broken`` is another."""
+    """The name of an observer that somebody else's distribution brings, beside others that cannot be made."""
     site = tmp_path / "site"
     facts = site / "odd_observers-1.0.dist-info"
     facts.mkdir(parents=True)
-    lines = ("[hostspec.observers]", "counter = odd_observers:Counter", "broken = odd_observers:broken")
+    made_by = {
+        "counter": "odd_observers:Counter",
+        "broken": "odd_observers:broken",
+        "leaves": "odd_observers:leaves",
+        "missing": "odd_observers_that_nobody_wrote:Counter",
+    }
+    lines = ["[hostspec.observers]", *(f"{name} = {what}" for name, what in made_by.items())]
     (facts / "entry_points.txt").write_text("\n".join(lines))
     (site / "odd_observers.py").write_text(MODULE)
     monkeypatch.syspath_prepend(site)
     return "counter"
 
 
-def opened(tmp_path: Path) -> GraphDriver:
-    return open_driver("vfs", home=str(tmp_path / "home"), run_root=str(tmp_path / "run"))
+def opened(tmp_path: Path, *observers: Observer) -> GraphDriver:
+    home, run_root = str(tmp_path / "home"), str(tmp_path / "run")
+    return open_driver("vfs", home=home, run_root=run_root, observers=observers)
 
 
 def test_nobody_is_told_who_was_not_asked_for(counter: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +85,13 @@ def test_an_installed_observer_is_told_of_operations(
 
 @pytest.mark.usefixtures("counter")
 @pytest.mark.parametrize(
-    ("name", "said"), [("nobody", "no installed distribution"), ("broken", "cannot be used: no")]
+    ("name", "said"),
+    [
+        ("nobody", "no installed distribution"),
+        ("broken", "cannot be used: no"),
+        ("leaves", "cannot be used: not here"),
+        ("missing", "cannot be used: No module named"),
+    ],
 )
 def test_an_observer_that_cannot_be_had_is_logged_and_left_out(
     tmp_path: Path,
@@ -80,6 +104,56 @@ def test_an_observer_that_cannot_be_had_is_logged_and_left_out(
     driver = opened(tmp_path)
     assert [type(each) for each in driver._observers] == [OperationLog]
     assert said in caplog.text
+
+
+class Raising:
+    """Fails at each event, in one way."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def started(self, operation: Operation) -> None:  # noqa: ARG002 - as observers are called
+        raise self.error
+
+    def finished(self, operation: Operation, error: BaseException | None) -> None:  # noqa: ARG002
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit("no")], ids=["raises", "leaves"])
+def test_an_observer_that_fails_breaks_no_operation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: BaseException
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    driver = opened(tmp_path, Raising(error), OperationLog())
+
+    driver.create("layer")
+    driver.commit("layer")
+
+    assert driver.exists("layer")
+    with driver.diff(LayerRef("layer"), None) as stream:
+        assert stream.read()
+    assert "failed on started" in caplog.text
+    assert "failed on finished" in caplog.text
+    assert "vfs commit layer: " in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="layers have owners, which only root can give them")
+def test_changes_that_nobody_wants_to_see_to_their_end_have_not_failed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    driver = opened(tmp_path, OperationLog())
+    driver.create("layer")
+    driver.commit("layer")
+    with driver.mounted("layer", read_only=False) as root:
+        for name in "ab":
+            Path(root, name).touch()
+
+    with closing(cast("Generator[Change, None, None]", driver.changes(LayerRef("layer")))) as changes:
+        assert next(changes).path == "/a"
+
+    (record,) = (each for each in caplog.records if vars(each).get("operation") == "changes")
+    assert record.levelno == logging.INFO
 
 
 def test_the_log_has_each_operation_with_its_duration(
@@ -154,12 +228,15 @@ def test_telemetry_has_a_span_and_a_duration_for_each_operation(
     assert not spans["vfs.mount"].status.is_ok
     data = reader.get_metrics_data()
     assert data is not None
-    names = [
-        metric.name
+    (histogram,) = (
+        metric
         for resource in data.resource_metrics
         for scope in resource.scope_metrics
         for metric in scope.metrics
-    ]
-    assert names == [DURATION]
+    )
+    assert (histogram.name, histogram.unit) == (DURATION, "s")
+    # Operations take milliseconds, and a bucket that all of them fall into would say nothing.
+    bounds = {tuple(getattr(point, "explicit_bounds")) for point in histogram.data.data_points}  # noqa: B009
+    assert all(sum(bound < 0.01 for bound in each) > 3 for each in bounds)
     tracers.shutdown()
     meters.shutdown()

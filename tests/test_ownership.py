@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from hostspec.errors import IdNotMapped
 from hostspec.idmap import ID_LIMIT, IdMap
-from hostspec.idshift import ids_in_xattr
+from hostspec.idshift import IdShift, ids_in_xattr
 from hostspec.kernel.mounts import bind, mount, unmount
-from hostspec.ownership import IdShift, shift_tree
+from hostspec.ownership import shift_tree
 from hostspec.values import Progress
 from tests.sample_tree import DIRECTORY_TIMES, FILE_TIMES, account, acl, capability, plant, stamp
 

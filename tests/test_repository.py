@@ -148,7 +148,12 @@ def test_every_driver_has_the_same_shape(driver: str) -> None:
         if path.is_relative_to(ROOT / "plugins" / driver)
     }
 
-    assert names == {"README.md", f"hostspec_{driver}", "pyproject.toml", "tests"}
+    assert names == {"LICENSE", "README.md", f"hostspec_{driver}", "pyproject.toml", "tests"}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_every_driver_carries_the_licence(driver: str) -> None:
+    assert (ROOT / "plugins" / driver / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 @pytest.mark.parametrize(

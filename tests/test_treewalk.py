@@ -9,6 +9,7 @@ from threading import Lock
 import pytest
 
 from hostspec.treewalk import walk
+from tests.thread_limit import no_more_threads
 
 WIDE = 3000
 THREADS = (1, 2, 4)
@@ -79,4 +80,13 @@ def test_an_error_closes_all_that_was_open(threads: int) -> None:
     seen = Visited()
     with pytest.raises(OSError, match="/7/one"):
         walk(Wide(seen, fails_at="/7/one"), threads=threads)
+    assert seen.still_open == 0
+
+
+def test_a_walk_makes_do_with_the_threads_that_it_gets() -> None:
+    seen = Visited()
+    with no_more_threads():
+        walk(Wide(seen), threads=4)
+    assert set(seen.visits.values()) == {1}
+    assert len(seen.visits) == 1 + 2 * WIDE
     assert seen.still_open == 0

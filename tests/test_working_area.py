@@ -15,7 +15,7 @@ import pytest
 
 from hostspec.errors import InvalidRequest
 from hostspec.kernel.deletion import delete_tree
-from hostspec.kernel.mounts import mount_points
+from hostspec.kernel.mountinfo import mount_points
 from hostspec.working_area import WorkingArea, _leads_to
 
 

@@ -14,7 +14,8 @@ from contextlib import suppress
 from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, Unknown, failing
 from hostspec.hookspecs import hookimpl
 from hostspec.kernel.deletion import delete_tree
-from hostspec.kernel.mounts import bind, is_mountpoint, unmount
+from hostspec.kernel.mountinfo import is_mountpoint
+from hostspec.kernel.mounts import A_MOMENT, bind, unmount
 from hostspec.values import Capabilities, CreateOptions, LayerRef, MountOptions
 from hostspec.working_area import WorkingArea
 
@@ -118,7 +119,7 @@ class PlainDriver:
         """Take a bind down; the directory itself is not mounted."""
         with failing(f"unmount layer {layer_id}"):
             if is_mountpoint(path):
-                unmount(path)
+                unmount(path, patience=A_MOMENT)
 
     def _own(self, layer_id: str) -> str:
         """Return where a layer of this home lies, or would lie."""

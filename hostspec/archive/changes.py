@@ -1,4 +1,4 @@
-"""What differs between two trees, or between an overlay's upper directory and what is below it.
+"""What differs between two trees; for an overlay's upper directory see :mod:`hostspec.archive.upper`.
 
 The rules are those of the Go library (containers/storage, ``pkg/archive/changes.go``), so that both say
 the same of one layer:
@@ -28,13 +28,12 @@ from typing import Self
 
 from hostspec.archive.comparison import Child, list_entries, looks_untouched, walk_changes
 from hostspec.archive.entries import Entry, Owners, differ
-from hostspec.archive.upper import upper_changes
 from hostspec.errors import DriverFailed
 from hostspec.idmap import IdMap
 from hostspec.kernel.resolve import open_in_root
 from hostspec.values import Change, ChangeKind
 
-__all__ = ["compare_trees", "upper_changes"]
+__all__ = ["compare_trees"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
@@ -85,12 +84,12 @@ class _Tree:
         os.close(self.fd)
 
     @contextmanager
-    def entries(self, path: str) -> Iterator[dict[str, Entry]]:
-        """Open a directory and give what is in it by name; empty when there is none."""
+    def entries(self, path: str) -> Iterator[dict[str, Entry] | None]:
+        """Open a directory and give what is in it by name; ``None`` when there is none."""
         try:
             fd = open_in_root(self.fd, path or ".", _DIRECTORY | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
-            yield {}
+            yield None
             return
         try:
             yield list_entries(fd, self.owners)
@@ -104,6 +103,8 @@ class _TwoTrees:
     def __init__(self, new: _Tree, old: _Tree | None) -> None:
         self._new = new
         self._old = old
+        # The uppermost directory on the way that the old tree has not.
+        self._new_from: str | None = None
 
     def root(self) -> ChangeKind | None:
         ours = Entry(self._new.fd, ".", os.fstat(self._new.fd), self._new.owners)
@@ -114,9 +115,20 @@ class _TwoTrees:
 
     def children(self, path: str) -> list[Child]:
         with ExitStack() as held:
-            ours = held.enter_context(self._new.entries(path))
-            theirs = held.enter_context(self._old.entries(path)) if self._old is not None else {}
+            ours = held.enter_context(self._new.entries(path)) or {}
+            theirs = self._theirs(path, held)
             return [_compare(name, ours.get(name), theirs.get(name)) for name in sorted({**theirs, **ours})]
+
+    def _theirs(self, path: str, held: ExitStack) -> dict[str, Entry]:
+        """Return what the old tree has in a directory; each is asked for after the one in which it lies."""
+        if self._old is None:
+            return {}
+        # Where it had a symbolic link instead, the path would lead on to somewhere else.
+        if self._new_from is not None and path.startswith(f"{self._new_from}/"):
+            return {}
+        found = held.enter_context(self._old.entries(path))
+        self._new_from = path if found is None else None
+        return found or {}
 
 
 def _compare(name: str, new: Entry | None, old: Entry | None) -> Child:

@@ -6,10 +6,10 @@ import os
 import stat
 
 from hostspec.archive.attributes import Attributes
-from hostspec.archive.deletion import prune
 from hostspec.archive.directories import Directories, Directory
 from hostspec.archive.making import Maker
 from hostspec.archive.placed import PlacedNames
+from hostspec.archive.removal import prune
 from hostspec.archive.whiteouts import WhiteoutForm
 
 __all__ = ["Hiding"]

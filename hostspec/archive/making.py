@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from hostspec.archive.attributes import Attributes
-from hostspec.archive.deletion import remove
 from hostspec.archive.directories import Directories, Directory, components
 from hostspec.archive.headers import Kind
-from hostspec.archive.inherited import Inherited
+from hostspec.archive.layers_below import LayersBelow
 from hostspec.archive.member import Member
+from hostspec.archive.removal import remove
 from hostspec.archive.sparse import SparseMap
 from hostspec.archive.whiteouts import is_whiteout_device
 from hostspec.errors import InvalidArchive
@@ -47,7 +47,7 @@ class Maker:
         self,
         directories: Directories,
         attributes: Attributes,
-        inherited: Inherited,
+        layers_below: LayersBelow,
         read: Read,
         *,
         null_devices_are_whiteouts: bool,
@@ -57,13 +57,13 @@ class Maker:
         Args:
             directories: Is told when something was removed through which names may lead.
             attributes: Says how they look.
-            inherited: Has the targets of hard links that are not in the tree.
+            layers_below: Have the targets of hard links that are not in the tree.
             read: Gives their content.
             null_devices_are_whiteouts: The tree is read by overlayfs.
         """
         self._directories = directories
         self._attributes = attributes
-        self._inherited = inherited
+        self._layers_below = layers_below
         self._read = read
         self._null_devices_are_whiteouts = null_devices_are_whiteouts
         self.size = 0
@@ -223,7 +223,7 @@ class Maker:
             other = self._directories.find(b"/".join(names[:-1]), make=False)
             if other is not None and self._link(other, names[-1], here, name):
                 return
-            with self._inherited.find(names) as found:
+            with self._layers_below.find(names) as found:
                 if found is None:
                     raise InvalidArchive(f"a hard link leads to {member.link!r}, which is not there")
                 self.remove(here, name)

@@ -14,11 +14,10 @@ from contextlib import ExitStack
 from typing import BinaryIO
 
 from hostspec.archive.attributes import Attributes
-from hostspec.archive.byte_source import Trace
 from hostspec.archive.directories import Directories, Directory, components
 from hostspec.archive.headers import Kind
 from hostspec.archive.hiding import Hiding
-from hostspec.archive.inherited import Inherited
+from hostspec.archive.layers_below import LayersBelow
 from hostspec.archive.log import log
 from hostspec.archive.making import Maker
 from hostspec.archive.member import Member
@@ -45,7 +44,7 @@ _FAULTS_OF_THE_ARCHIVE = {
 }
 
 
-def unpack(  # noqa: PLR0913 - what to unpack, where, and one for each of ApplyOptions
+def unpack(
     stream: BinaryIO,
     root: str,
     *,
@@ -55,7 +54,6 @@ def unpack(  # noqa: PLR0913 - what to unpack, where, and one for each of ApplyO
     force_mode: int | None = None,
     progress: ProgressCallback | None = None,
     lowers: Sequence[str] = (),
-    trace: Trace | None = None,
 ) -> int:
     """Unpack an uncompressed layer tar into a directory.
 
@@ -79,7 +77,6 @@ def unpack(  # noqa: PLR0913 - what to unpack, where, and one for each of ApplyO
             map. Then directories that the tar does not mention look as they do there, and a hard link may
             lead to a file of theirs, of which the layer gets a copy. Without them such a directory is
             0755 and such a link an error.
-        trace: Is shown every byte of the tar.
 
     Returns:
         Bytes of file content.
@@ -92,11 +89,11 @@ def unpack(  # noqa: PLR0913 - what to unpack, where, and one for each of ApplyO
     After a failure the directory has a part of the content.
     """
     attributes = Attributes(idmap, squash=squash, force_mode=force_mode)
-    reader = TarReader(stream, trace=trace)
+    reader = TarReader(stream)
     with ExitStack() as held:
         try:
-            inherited = held.enter_context(Inherited(root, lowers, whiteouts))
-            unpacker = _Unpacker(held, reader, root, attributes, whiteouts, inherited)
+            below = held.enter_context(LayersBelow(root, lowers, whiteouts))
+            unpacker = _Unpacker(held, reader, root, attributes, whiteouts, below)
         except OSError as error:
             raise DriverFailed(f"unpack into {root}", error) from error
         return unpacker.run(progress)
@@ -112,17 +109,17 @@ class _Unpacker:
         root: str,
         attributes: Attributes,
         form: WhiteoutForm,
-        inherited: Inherited,
+        layers_below: LayersBelow,
     ) -> None:
         self._reader = reader
         self._attributes = attributes
-        self._inherited = inherited
+        self._layers_below = layers_below
         self._directories = held.enter_context(Directories(root, self._make_unmentioned))
         self._times = held.enter_context(DirectoryTimes())
         self._maker = Maker(
             self._directories,
             attributes,
-            inherited,
+            layers_below,
             reader.piece,
             null_devices_are_whiteouts=form is not WhiteoutForm.PLAIN,
         )
@@ -217,7 +214,7 @@ class _Unpacker:
         try:
             if made.took_place:
                 self._hiding.below(made.fd)
-            if made.took_place or not self._inherited.dress(made.fd, path, self._times):
+            if made.took_place or not self._layers_below.make_alike(made.fd, path, self._times):
                 self._attributes.to_unmentioned(made.fd, inherits=above.inherits)
         finally:
             os.close(made.fd)

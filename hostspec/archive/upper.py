@@ -21,7 +21,7 @@ from hostspec.idmap import IdMap
 from hostspec.kernel.resolve import open_in_root
 from hostspec.values import Change, ChangeKind
 
-__all__ = ["NotNative", "UpperFacts", "inspect_upper", "upper_changes"]
+__all__ = ["UpperFacts", "inspect_upper", "upper_changes"]
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
@@ -38,6 +38,8 @@ class UpperFacts(NamedTuple):
 def inspect_upper(upper: str, *, form: WhiteoutForm) -> UpperFacts:
     """Look through an upper directory for what only a mount can follow.
 
+    A container may be writing to it; what is deleted meanwhile is left out.
+
     Raises:
         DriverFailed: The operating system refused.
     """
@@ -47,13 +49,20 @@ def inspect_upper(upper: str, *, form: WhiteoutForm) -> UpperFacts:
     try:
         for _, names, files, fd in os.fwalk(upper):
             here = f"/proc/self/fd/{fd}/"
-            if any(redirect in os.listxattr(here + name, follow_symlinks=False) for name in names):
+            if any(redirect in _xattrs(here + name) for name in names):
                 return UpperFacts(has_redirects=True, has_stubs=stubs)
             if not stubs:
-                stubs = any(metacopy in os.listxattr(here + name, follow_symlinks=False) for name in files)
+                stubs = any(metacopy in _xattrs(here + name) for name in files)
     except OSError as error:
         raise DriverFailed(f"look through {upper}", error) from error
     return UpperFacts(has_redirects=False, has_stubs=stubs)
+
+
+def _xattrs(path: str) -> list[str]:
+    try:
+        return os.listxattr(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return []
 
 
 def upper_changes(
@@ -112,7 +121,10 @@ class _Upper:
 
     def children(self, path: str) -> list[Child]:
         with ExitStack() as held:
-            fd = open_in_root(self._fd, path or ".", _DIRECTORY)
+            try:
+                fd = open_in_root(self._fd, path or ".", _DIRECTORY)
+            except (FileNotFoundError, NotADirectoryError):
+                return []  # deleted since it was listed
             held.callback(os.close, fd)
             ours = list_entries(fd, self._owners)
             below = self._below.walk(path.split("/")[1:])
@@ -138,17 +150,40 @@ class _Upper:
             elif old is None:
                 children.append(Child(name, ChangeKind.ADD, new.is_directory))
             else:
-                kind = ChangeKind.MODIFY if self._differ(new, old) else None
-                children.append(Child(name, kind, new.is_directory))
+                same = not differ(new, old) and (
+                    new.is_directory or self._same_content(path, new, old, below)
+                )
+                children.append(Child(name, None if same else ChangeKind.MODIFY, new.is_directory))
         return children
 
-    def _differ(self, new: Entry, old: Entry) -> bool:
-        if differ(new, old):
-            return True
-        if new.is_directory:
-            return False
-        # A stub has the content of what is below it.
-        return read_xattr(new.path(), self._prefix + "metacopy") is None and not same_content(new, old)
+    def _same_content(self, path: str, new: Entry, old: Entry, below: MergedDirectory) -> bool:
+        """Tell whether two files that are otherwise equal hold the same; not, where only the kernel knows."""
+        if self._is_stub(new):
+            return not self._is_elsewhere(path, new)
+        content = self._content(path, old, below)
+        return content is not None and same_content(new, content)
+
+    def _content(self, path: str, old: Entry, below: MergedDirectory) -> Entry | None:
+        """Return the file with the content of one in the layers below, which may be a stub itself."""
+        for fd in below.fds[below.fds.index(old.fd) :]:
+            try:
+                status = os.stat(old.name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            found = Entry(fd, old.name, status, self._owners_below)
+            if not self._is_stub(found):
+                return found
+            if self._is_elsewhere(path, found):
+                return None
+        return None
+
+    def _is_stub(self, entry: Entry) -> bool:
+        return read_xattr(entry.path(), self._prefix + "metacopy") is not None
+
+    def _is_elsewhere(self, path: str, stub: Entry) -> bool:
+        """Tell whether a stub's content is below another name: it was renamed, or linked there."""
+        origin = read_xattr(stub.path(), self._prefix + "redirect")
+        return origin is not None and os.fsdecode(origin) not in {stub.name, f"{path}/{stub.name}"}
 
     def _is_hiding(self, path: str, fd: int) -> bool:
         """Tell whether nothing of the layers below shows through in this directory.

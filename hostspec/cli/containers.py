@@ -94,4 +94,9 @@ def container(context: Context, arguments: Arguments) -> int:
 
 def delete_container(context: Context, arguments: Arguments) -> int:
     """Delete containers and their layers."""
-    return delete_each(arguments, context.store.delete_container)
+
+    def delete_one(reference: str) -> None:
+        context.refuse_if_running(reference)
+        context.store.delete_container(reference)
+
+    return delete_each(arguments, delete_one)

@@ -111,6 +111,17 @@ class Context:
 
             clean_up(store)
 
+    def refuse_if_running(self, reference: str | None = None) -> None:
+        """Raise InvalidRequest if a container runs, which nobody could list or stop once it is deleted.
+
+        Args:
+            reference: To the container, if it is to one; by default to any of the store.
+        """
+        if os.path.isdir(os.path.join(self.store.run_root, "hostspec-run")):
+            from hostspec.run.control import refuse_if_running  # noqa: PLC0415 - most stores never run anything
+
+            refuse_if_running(self.store, reference)
+
     def report_damage(self, kind: str) -> int:
         """Say which records of a kind were left out of a list because they cannot be understood.
 

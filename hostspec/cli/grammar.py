@@ -2,8 +2,8 @@
 
 No argument parser on offer has these rules, and scripts rely on them: flags end at the first
 positional argument, so that ``""`` and names starting with ``-`` can follow; no prefix of a flag
-stands for it; booleans take a value only as ``--flag=false``; global flags stand before or after
-the sub-command.
+stands for it; booleans take a value only as ``--flag=false``; flags of one letter may be joined, as in
+``-jq``; global flags stand before or after the sub-command.
 """
 
 # No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
@@ -117,6 +117,10 @@ def parse_flags(words: Sequence[str], flags: Iterable[Flag]) -> Arguments:
             break
         spelling, equals, value = word.partition("=")
         flag = by_spelling.get(spelling)
+        if flag is None and (letters := _letters(word, by_spelling)):
+            words = (*letters, *words[position + 1 :])
+            position = 0
+            continue
         if flag is None:
             raise UsageError(spelling, "no such flag" + _did_you_mean(spelling, by_spelling))
         position += 1
@@ -148,6 +152,14 @@ def parse_flags_anywhere(words: Sequence[str], flags: Sequence[Flag]) -> Argumen
         positionals += part.positionals[:1]
         left = part.positionals[1:]
     return Arguments(values, (*positionals, *words[end + 1 :]))
+
+
+def _letters(word: str, known: Mapping[str, Flag]) -> list[str]:
+    """Take ``-jq`` apart, if each letter is a flag; only the last may need a value."""
+    letters = [f"-{letter}" for letter in word[1:]]
+    if len(letters) > 1 and all(each in known for each in letters):
+        return letters if not any(known[each].value for each in letters[:-1]) else []
+    return []
 
 
 def _boolean(spelling: str, value: str) -> str:

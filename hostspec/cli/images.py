@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 
 from hostspec.cli.context import Context
 from hostspec.cli.described import created_lines, image_json, image_lines
@@ -11,6 +12,7 @@ from hostspec.cli.grammar import Arguments
 from hostspec.cli.objects import each_of, given_metadata, print_error
 from hostspec.cli.render import print_json, progress_bar
 from hostspec.errors import HostspecError, InvalidRequest
+from hostspec.store import Image
 
 __all__ = ["create_image", "delete_image", "image", "images", "images_by_digest", "import_image"]
 
@@ -38,13 +40,7 @@ def import_image(context: Context, arguments: Arguments) -> None:
 
 def images(context: Context, arguments: Arguments) -> int:
     """List images."""
-    found = context.store.images()
-    if arguments.given("json"):
-        print_json([image_json(each) for each in found])
-        return context.report_damage("image")
-    for each in found:
-        print(each.id if arguments.given("quiet") else "\n".join(image_lines(each)))
-    return context.report_damage("image")
+    return _list(context, arguments, context.store.images())
 
 
 def images_by_digest(context: Context, arguments: Arguments) -> int:
@@ -52,13 +48,7 @@ def images_by_digest(context: Context, arguments: Arguments) -> int:
     digest = arguments.positionals[0]
     if not re.fullmatch(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[0-9a-zA-Z=_-]{32,}", digest):
         raise InvalidRequest("digest", f"{digest!r} is not of the form ALGORITHM:HEX")
-    found = context.store.images_by_digest(digest)
-    if arguments.given("json"):
-        print_json([image_json(each) for each in found])
-        return context.report_damage("image")
-    for each in found:
-        print(each.id if arguments.given("quiet") else "\n".join(image_lines(each)))
-    return context.report_damage("image")
+    return _list(context, arguments, context.store.images_by_digest(digest))
 
 
 def image(context: Context, arguments: Arguments) -> int:
@@ -118,3 +108,13 @@ def delete_image(context: Context, arguments: Arguments) -> int:
     for reference, message in errors.items():
         print_error(f"{reference}: {message}")
     return 1 if errors else 0
+
+
+def _list(context: Context, arguments: Arguments, found: Sequence[Image]) -> int:
+    """Print images, as the flags say."""
+    if arguments.given("json"):
+        print_json([image_json(each) for each in found])
+        return context.report_damage("image")
+    for each in found:
+        print(each.id if arguments.given("quiet") else "\n".join(image_lines(each)))
+    return context.report_damage("image")

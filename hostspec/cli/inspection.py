@@ -172,6 +172,7 @@ def version(context: Context, arguments: Arguments) -> None:
 
 def wipe(context: Context, arguments: Arguments) -> None:
     """Delete everything in the store."""
+    context.refuse_if_running()
     context.store.wipe()
     if arguments.given("json"):
         print_json("")  # as the peer does: an error's text would stand there

@@ -161,7 +161,12 @@ def set_metadata(context: Context, arguments: Arguments) -> None:
 
 def delete(context: Context, arguments: Arguments) -> int:
     """Delete objects of any kind."""
-    return delete_each(arguments, context.store.delete)
+
+    def delete_one(reference: str) -> None:
+        context.refuse_if_running(reference)
+        context.store.delete(reference)
+
+    return delete_each(arguments, delete_one)
 
 
 def delete_each(arguments: Arguments, run: Callable[[str], None]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,9 +11,9 @@ from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments, UsageError
 from hostspec.cli.objects import print_error
 from hostspec.cli.render import SHORT_ID, print_json, table, used_of_limits
-from hostspec.cli.run import failing_as_podman, variables
+from hostspec.cli.run import failing_as_podman, refuse_without_terminal, variables
 from hostspec.errors import HostspecError, Unknown
-from hostspec.run.control import SECONDS_TO_END, ListedRun, list_runs, output_of, remove, stop
+from hostspec.run.control import SECONDS_TO_END, ListedRun, list_runs, open_output, remove, stop
 from hostspec.run.foreground import attend
 from hostspec.run.joining import ExecOptions, execute
 from hostspec.run.starting import start
@@ -126,7 +127,8 @@ def rm(context: Context, arguments: Arguments) -> int:
 def logs(context: Context, arguments: Arguments) -> None:
     """Print what a detached container has written."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(output_of(context.store, arguments.positionals[0]))
+    with open_output(context.store, arguments.positionals[0]) as output:
+        shutil.copyfileobj(output, sys.stdout.buffer)
 
 
 def exec_(context: Context, arguments: Arguments) -> int:
@@ -141,6 +143,8 @@ def exec_(context: Context, arguments: Arguments) -> int:
     )
     stdin = None if both or arguments.given("interactive") else subprocess.DEVNULL
     with failing_as_podman() as outcome:
+        if options.terminal:
+            refuse_without_terminal()
         outcome.code = execute(
             context.store,
             reference,

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from hostspec.cli.context import Context, idmap_of
@@ -19,11 +19,12 @@ from hostspec.run.detached import run_detached
 from hostspec.run.foreground import attend
 from hostspec.run.options import DEFAULT_SUBNET, Network, RunOptions, Volume, network_of
 from hostspec.run.preparing import prepare
+from hostspec.run.runs import Run
 from hostspec.run.runtimes import CANNOT_RUN, NotStarted, RuntimeFailed
 from hostspec.store.configuration.policy import Strategy
 from hostspec.values import ProgressCallback
 
-__all__ = ["failing_as_podman", "run", "variables"]
+__all__ = ["failing_as_podman", "refuse_without_terminal", "run", "variables"]
 
 
 @dataclass
@@ -69,19 +70,26 @@ def _attended(context: Context, image: str, arguments: Arguments) -> int:
         status = attend(lambda signals: prepared.start((stdin, None, None), signals=signals))
         code = prepared.exit_code(status)
     finally:
-        prepared.finish(code)
+        _finish(prepared, code)
     return code
+
+
+def _finish(run: Run, code: int | None) -> None:
+    """Take down what is left; what cannot be now does not change what the command has ended with."""
+    try:
+        run.finish(code)
+    except (HostspecError, OSError) as error:
+        print(f"hostspec: {error}; the next command of hostspec tries again", file=sys.stderr)
 
 
 def _options(context: Context, arguments: Arguments, progress: ProgressCallback | None) -> RunOptions:
     name = arguments.one("name")
-    entrypoint = arguments.one("entrypoint")
     both = arguments.given("console")
     network = network_of(arguments.one("network") or "none")
     options = RunOptions(
         names=(name,) if name else (),
         command=arguments.positionals[1:],
-        entrypoint=None if entrypoint is None else tuple(filter(None, [entrypoint])),
+        entrypoint=_entrypoint(arguments.one("entrypoint")),
         environment=variables(arguments.every("env")),
         working_directory=arguments.one("workdir") or "",
         user=arguments.one("user") or "",
@@ -101,9 +109,35 @@ def _options(context: Context, arguments: Arguments, progress: ProgressCallback 
         squash=context.squash,
         progress=progress,
     )
-    if options.terminal and arguments.given("detach"):
-        raise UsageError("--tty", "needs the foreground; leave out --detach")
+    if options.terminal:
+        if arguments.given("detach"):
+            raise UsageError("--tty", "needs the foreground; leave out --detach")
+        refuse_without_terminal()
     return options
+
+
+def _entrypoint(text: str | None) -> tuple[str, ...] | None:
+    """Return the words before the command: those of a JSON list, or else one program, as podman reads it."""
+    if text is None:
+        return None
+    if text.startswith("["):
+        import json  # noqa: PLC0415 - seldom asked for
+
+        with suppress(ValueError):
+            words = json.loads(text)
+            if all(isinstance(each, str) for each in words):
+                return tuple(words)
+    return (text,) if text else ()
+
+
+def refuse_without_terminal() -> None:
+    """Raise UsageError where a command cannot have a terminal, since this process has none."""
+    if any(map(os.isatty, range(3))):
+        return
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        raise UsageError("--tty", "there is no terminal here; leave it out") from None
 
 
 def _usual_subnet(network: Network) -> str:

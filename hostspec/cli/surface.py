@@ -20,6 +20,7 @@ GLOBAL_FLAGS = (
     Flag(("-h", "--help"), "explain, and do nothing"),
 )
 
+# Flags that several commands have.
 JSON = Flag(("-j", "--json"), "print JSON")
 NAME = Flag(("-n", "--name"), "a name for it", "NAME", repeats=True)
 ID = Flag(("-i", "--id"), "the ID it shall have (default: a new one)", "ID")
@@ -48,6 +49,7 @@ REGISTRY = (
     Flag(("--tls-verify",), "require HTTPS with a valid certificate (default: true)", "BOOL"),
 )
 
+# What "run" and "exec" take about a process.
 PROCESS = (
     Flag(("-e", "--env"), "environment variable; NAME alone for the one here", "NAME=VALUE", repeats=True),
     Flag(("-w", "--workdir"), "directory to start in", "DIR"),
@@ -70,13 +72,14 @@ RUN = (
     Flag(("--subnet",), "addresses of a private network (default: 10.213.0.0/20)", "CIDR"),
     *PROCESS,
     Flag(("--hostname",), "the container's host name", "NAME"),
-    Flag(("--entrypoint",), "program to put before COMMAND instead of the image's", "PROGRAM"),
+    Flag(("--entrypoint",), "program, or JSON list, to put before COMMAND instead of the image's", "PROGRAM"),
     Flag(("--read-only",), "keep the root from being written"),
     Flag(("-v", "--volume"), "what it sees of the host", "/SOURCE:/TARGET[:ro]", repeats=True),
     Flag(("--storage-opt", "--layer-opt"), "option for its layer, as size=1G", "KEY=VALUE", repeats=True),
     Flag(("--runtime",), "OCI runtime (default: runc or crun)", "PATH"),
 )
 
+# Of each: its names, its arguments, what it does, the function that does it, its flags, an example.
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Look around": (
         Command(
@@ -200,7 +203,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "DIGEST",
             "list images that have a digest",
             "images:images_by_digest",
-            (Flag(("-q", "--quiet"), "print IDs only"), JSON),
+            (QUIET, JSON),
         ),
         Command(("image",), "ID...", "describe images", "images:image", (JSON,)),
         Command(

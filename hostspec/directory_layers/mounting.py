@@ -69,11 +69,8 @@ def unmount_everything_of(tree: str) -> None:
     Raises:
         OSError: The kernel refused.
     """
-    from hostspec.kernel.mounts import (  # noqa: PLC0415 - only who removes needs it
-        is_mountpoint,
-        mount_points,
-        unmount,
-    )
+    from hostspec.kernel.mountinfo import is_mountpoint, mount_points  # noqa: PLC0415 - only who removes needs it
+    from hostspec.kernel.mounts import unmount  # noqa: PLC0415 - only who removes needs it
 
     tree = os.path.realpath(tree)
     for point in (*_binds_of(tree), *mount_points(tree)):
@@ -84,7 +81,7 @@ def unmount_everything_of(tree: str) -> None:
 
 def _binds_of(tree: str) -> list[str]:
     """Return where ``tree`` is shown by a bind mount that this process sees."""
-    from hostspec.kernel.mounts import mount_table  # noqa: PLC0415 - only who removes needs it
+    from hostspec.kernel.mountinfo import mount_table  # noqa: PLC0415 - only who removes needs it
 
     table = mount_table()
     # Of several mounts above a path, the deepest counts; of several at one place, the last.

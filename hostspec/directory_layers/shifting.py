@@ -66,7 +66,7 @@ class ShiftedMounts:
         # Without loading ctypes for who shifts nothing.
         if not os.path.isdir(place):
             return False
-        from hostspec.kernel.mounts import is_mountpoint  # noqa: PLC0415
+        from hostspec.kernel.mountinfo import is_mountpoint  # noqa: PLC0415
 
         return is_mountpoint(place) and os.path.samefile(tree, place)
 
@@ -98,7 +98,7 @@ class ShiftedMounts:
         try:
             os.mkdir(place, 0o700)
         except FileExistsError:
-            from hostspec.kernel.mounts import is_mountpoint  # noqa: PLC0415 - only who shifts needs it
+            from hostspec.kernel.mountinfo import is_mountpoint  # noqa: PLC0415 - only who shifts needs it
 
             if is_mountpoint(place):
                 problem = "a layer of another store is mounted there; each store needs a run root of its own"
@@ -117,18 +117,23 @@ class ShiftedMounts:
         finally:
             os.close(clone)
 
-    def unmount(self, path: str) -> None:
+    def unmount(self, path: str, *, patient: bool = True) -> None:
         """Take a mount down, if it is still there, and the directory of a shared one.
+
+        Args:
+            path: Where it is.
+            patient: Whether one that is used may be so for a moment only.
 
         Raises:
             OSError: EBUSY while it is used.
         """
-        from hostspec.kernel.mounts import is_mountpoint, unmount  # noqa: PLC0415 - only who mounts needs it
+        from hostspec.kernel.mountinfo import is_mountpoint  # noqa: PLC0415 - only who mounts needs it
+        from hostspec.kernel.mounts import A_MOMENT, unmount  # noqa: PLC0415 - only who mounts needs it
 
         # Not while another thread has made the directory and is about to mount on it.
         with self._mounting:
             if is_mountpoint(path):
-                unmount(path)
+                unmount(path, patience=A_MOMENT if patient else 0)
             if os.path.dirname(path) == self._places:
                 _remove_directory(path)
 
@@ -139,7 +144,8 @@ class ShiftedMounts:
         """
         if not os.path.isdir(place):
             return
-        from hostspec.kernel.mounts import mount_at, unmount_all  # noqa: PLC0415 - only who shifts needs it
+        from hostspec.kernel.mountinfo import mount_at  # noqa: PLC0415 - only who shifts needs it
+        from hostspec.kernel.mounts import unmount_all  # noqa: PLC0415 - only who shifts needs it
 
         place = os.path.realpath(place)
         shown = mount_at(place)
@@ -151,7 +157,7 @@ class ShiftedMounts:
         """Take down the shared mounts of layers whose directory is gone, which somebody else deleted."""
         if not self._layer_ids():
             return
-        from hostspec.kernel.mounts import mount_table  # noqa: PLC0415 - only where something is shifted
+        from hostspec.kernel.mountinfo import mount_table  # noqa: PLC0415 - only where something is shifted
 
         here = os.path.realpath(self._places)
         for entry in mount_table():
@@ -168,7 +174,7 @@ class ShiftedMounts:
             tree, place = tree_of(layer_id), self.place(layer_id)
             if tree is not None and self.is_shown(tree, place):
                 with suppress(OSError):
-                    self.unmount(place)
+                    self.unmount(place, patient=False)
         with suppress(OSError):
             os.rmdir(self._places)
 
@@ -209,7 +215,7 @@ _MEANINGS: dict[int | None, str] = {
 
 
 def _attach(clone: int, target: str) -> None:
-    from hostspec.kernel.mounts import move_mount  # noqa: PLC0415 - only who shifts needs it
+    from hostspec.kernel.mountfds import move_mount  # noqa: PLC0415 - only who shifts needs it
 
     move_mount(clone, target)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from hostspec.archive.compression import Compression, decompressed
 from hostspec.errors import InvalidArchive, InvalidRequest
+from hostspec.images.documents import LONGEST_DOCUMENT
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -26,7 +27,7 @@ __all__ = ["ArchiveMembers", "first_name"]
 
 _COPY_SIZE = 1 << 20
 _LINKS = 8
-_DOCUMENT = 32 << 20
+_LONGEST_HEADER = 1 << 20
 
 
 class ArchiveMembers:
@@ -42,7 +43,7 @@ class ArchiveMembers:
         self.path = path
         self._file = _random_access(path)
         try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
+            with tarfile.open(fileobj=cast(BinaryIO, _Headers(self._file)), mode="r:") as tar:
                 self._members = {_plain(member.name): member for member in tar}
         except (tarfile.TarError, InvalidArchive, EOFError, ValueError) as error:
             self._file.close()
@@ -89,8 +90,8 @@ class ArchiveMembers:
         Raises:
             InvalidArchive: There is no such file, or it is too long for a document (32 MiB).
         """
-        if self.size(name) > _DOCUMENT:
-            raise InvalidArchive(f"is longer than {_DOCUMENT} bytes", name)
+        if self.size(name) > LONGEST_DOCUMENT:
+            raise InvalidArchive(f"is longer than {LONGEST_DOCUMENT} bytes", name)
         with self.open(name) as file:
             return file.read()
 
@@ -111,28 +112,49 @@ class ArchiveMembers:
         raise InvalidArchive("is not a file in the archive", name)
 
 
+class _Headers:
+    """A tar, for one who reads headers alone; none that is too long gets into memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > _LONGEST_HEADER:
+            raise InvalidArchive(f"has an extended header of {size} bytes")
+        return self._file.read(size)
+
+
 class _Section(io.RawIOBase):
     """A part of a file, with a position of its own, so that several can be read at once."""
 
     def __init__(self, fd: int, start: int, size: int, name: str) -> None:
         super().__init__()
         self._fd = fd
-        self._position = start
-        self._left = size
+        self._start = self._position = start
+        self._end = start + size
         self._name = name
 
     def readable(self) -> bool:
         return True
 
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        origin = {os.SEEK_SET: self._start, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = max(self._start, origin + offset)
+        return self._position - self._start
+
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")[: self._left]
+        view = memoryview(buffer).cast("B")[: max(0, self._end - self._position)]
         if not view:
             return 0
         count = os.preadv(self._fd, [view], self._position)
         if not count:
             raise InvalidArchive("ends too early", self._name)
         self._position += count
-        self._left -= count
         return count
 
 

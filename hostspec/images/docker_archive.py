@@ -163,7 +163,7 @@ def _parse_list(members: ArchiveMembers) -> tuple[ArchivedImage, ...]:
         raise InvalidArchive(f"is not there{old if 'repositories' in members else ''}", LIST)
     try:
         found = json.loads(members.document(LIST))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArchive(f"is not JSON: {error}", LIST) from error
     if not isinstance(found, list):
         raise InvalidArchive("is not a list of images", LIST)

@@ -18,6 +18,7 @@ __all__ = [
     "CONFIG_TYPE",
     "INDEX_TYPES",
     "LAYER_TYPES",
+    "LONGEST_DOCUMENT",
     "MANIFEST_TYPE",
     "MANIFEST_TYPES",
     "UNCOMPRESSED",
@@ -50,6 +51,9 @@ LAYER_TYPES = {
     ZSTD: "application/vnd.oci.image.layer.v1.tar+zstd",
 }
 """Media type of a layer by its compression; the specification has no others."""
+
+LONGEST_DOCUMENT = 32 << 20
+"""Bytes; what is longer is no document, and is not read into memory."""
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
@@ -110,7 +114,7 @@ def parse_json(content: bytes, name: str) -> dict[str, object]:
     """
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArchive(f"is not JSON: {error}", name) from error
     if not isinstance(document, dict):
         raise InvalidArchive("is not a JSON object", name)
@@ -128,15 +132,12 @@ def parse_descriptor(document: object, name: str) -> Descriptor:
     digest, size = document.get("digest"), document.get("size")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise InvalidArchive(f"has the digest {digest!r}, which is neither sha256 nor sha512", name)
-    if not isinstance(size, int) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
         raise InvalidArchive(f"has the size {size!r}", name)
-    return Descriptor(
-        str(document.get("mediaType", "")),
-        digest,
-        size,
-        document.get("annotations") or {},
-        document.get("platform") or {},
-    )
+    annotations, platform = document.get("annotations") or {}, document.get("platform") or {}
+    if not isinstance(annotations, dict) or not isinstance(platform, dict):
+        raise InvalidArchive("has a descriptor whose annotations or platform are not an object", name)
+    return Descriptor(str(document.get("mediaType", "")), digest, size, annotations, platform)
 
 
 def parse_descriptors(document: Mapping[str, object], key: str, name: str) -> tuple[Descriptor, ...]:

@@ -63,7 +63,7 @@ def export_images(
 
     Args:
         store: The store.
-        references: The images, at least one.
+        references: The images, at least one; one that is named twice is written once.
         destination: ``oci:DIR[:TAG]``, made where it is not there, else added to; or
             ``docker-archive:FILE[:NAME]``, which replaces a file of that name. Without a tag, or with
             several images, each has its own names.
@@ -78,7 +78,8 @@ def export_images(
             is at ``destination`` that was not there before, but for blobs in a layout.
         OSError: It cannot be written; the same.
     """
-    images = [outgoing(store, reference) for reference in references]
+    named = (outgoing(store, reference) for reference in references)
+    images = list({each.image.id: each for each in named}.values())
     if not images:
         raise InvalidRequest(destination, "needs at least one image")
     if destination.startswith(OCI):

@@ -25,23 +25,22 @@ class NewFile:
         """What is written to; seekable."""
         self._path = path
 
-    def keep_as(self, path: str, *, durable: bool = True) -> None:
+    def keep_as(self, path: str) -> None:
         """Give the file its name, in the directory where it is; a file of that name is replaced.
+
+        The file is synced before, and its directory after.
 
         Args:
             path: The name.
-            durable: Sync the file before, and its directory after.
 
         Raises:
             OSError: It has no name.
         """
         self.file.flush()
         os.fchmod(self.file.fileno(), 0o666 & ~_umask())
-        if durable:
-            os.fsync(self.file.fileno())
+        os.fsync(self.file.fileno())
         os.rename(self._path, path)
-        if durable:
-            _sync_directory(os.path.dirname(path) or ".")
+        _sync_directory(os.path.dirname(path) or ".")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Source: OCI image specification 1.1, ``image-layout.md`` and ``image-index.md``.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -13,6 +14,7 @@ from hostspec.errors import InvalidArchive, InvalidRequest
 from hostspec.images.archive_members import ArchiveMembers
 from hostspec.images.documents import (
     INDEX_TYPES,
+    LONGEST_DOCUMENT,
     Descriptor,
     Manifest,
     checked,
@@ -52,7 +54,7 @@ class OciLayout:
         self._members = members
         try:
             with self._open(MARKER) as file:
-                parse_json(file.read(), MARKER)
+                parse_json(_document(file, MARKER), MARKER)
         except OSError as error:
             raise InvalidRequest(
                 directory, f"is not an OCI image layout: oci-layout: {error.strerror}"
@@ -71,7 +73,7 @@ class OciLayout:
         """
         try:
             with self._open(INDEX) as file:
-                content = file.read()
+                content = _document(file, INDEX)
         except OSError as error:
             raise InvalidArchive(f"cannot be read: {error.strerror}", INDEX) from error
         found = parse_descriptors(parse_json(content, INDEX), "manifests", INDEX)
@@ -91,30 +93,41 @@ class OciLayout:
         """Return a small blob whole, checked.
 
         Raises:
-            InvalidArchive: It is missing.
+            InvalidArchive: It is missing, of another length, or too long for a document.
             DigestMismatch: It is not what the descriptor promises.
         """
         with self.open_blob(descriptor) as file:
-            return checked(file.read(), descriptor)
+            return checked(_document(file, descriptor.digest), descriptor)
 
     def open_blob(self, descriptor: Descriptor) -> BinaryIO:
-        """Open a blob for reading; checking it is left to the reader.
+        """Open a blob for reading; checking its content is left to the reader.
 
         Raises:
-            InvalidArchive: It is missing.
+            InvalidArchive: It is missing, or of another length than the descriptor says.
         """
         algorithm, _, encoded = descriptor.digest.partition(":")
         try:
-            return self._open("blobs", algorithm, encoded)
+            file = self._open("blobs", algorithm, encoded)
         except OSError as error:
             raise InvalidArchive(
                 f"is missing from the layout: {error.strerror}", descriptor.digest
             ) from error
+        length = file.seek(0, os.SEEK_END)
+        if length != descriptor.size:
+            file.close()
+            raise InvalidArchive(f"has {length} bytes instead of {descriptor.size}", descriptor.digest)
+        file.seek(0)
+        return file
 
     def _open(self, *names: str) -> BinaryIO:
         if self._members is not None:
             return self._members.open("/".join(names))
-        return open(os.path.join(self.directory, *names), "rb")
+        path = os.path.join(self.directory, *names)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe there is not waited for
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidArchive("is no file", "/".join(names))
+        return open(fd, "rb")
 
     def _image_blob(self, descriptor: Descriptor) -> bytes:
         """Follow indexes, which may be nested, to the manifest for this machine."""
@@ -133,3 +146,15 @@ class OciLayout:
                 raise InvalidRequest(f"oci:{self.directory}", problem)
             descriptor = fitting[0]
         raise InvalidArchive(f"nests indexes more than {NESTING_LIMIT} deep", descriptor.digest)
+
+
+def _document(file: BinaryIO, name: str) -> bytes:
+    """Read a small file whole.
+
+    Raises:
+        InvalidArchive: It is too long for a document.
+    """
+    content = file.read(LONGEST_DOCUMENT + 1)
+    if len(content) > LONGEST_DOCUMENT:
+        raise InvalidArchive(f"is longer than {LONGEST_DOCUMENT} bytes", name)
+    return content

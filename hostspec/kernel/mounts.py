@@ -1,37 +1,20 @@
 """Mounting: mount(2), umount2(2) and mount namespaces.
 
-The file-descriptor based calls are in :mod:`hostspec.kernel.mountfds` and the mount
-table is in :mod:`hostspec.kernel.mountinfo`; both are offered here too, so that one import serves.
+The calls by file descriptors are in :mod:`hostspec.kernel.mountfds`, the mount table in
+:mod:`hostspec.kernel.mountinfo`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 
-from hostspec.kernel.mountfds import (
-    fsconfig_create,
-    fsconfig_fd,
-    fsconfig_flag,
-    fsconfig_string,
-    fscontext_log,
-    fsmount,
-    fsopen,
-    move_mount,
-    open_tree,
-    set_attributes,
-)
-from hostspec.kernel.mountinfo import (
-    MountEntry,
-    is_mountpoint,
-    mount_at,
-    mount_options_at,
-    mount_points,
-    mount_table,
-)
+from hostspec.kernel.mountinfo import mount_points
 from hostspec.kernel.syscalls import check, libc
 
 __all__ = [
+    "A_MOMENT",
     "MAX_MOUNT_DATA_BYTES",
     "MS_BIND",
     "MS_MOVE",
@@ -47,25 +30,9 @@ __all__ = [
     "MS_REMOUNT",
     "MS_SHARED",
     "MS_SLAVE",
-    "MountEntry",
     "bind",
-    "fsconfig_create",
-    "fsconfig_fd",
-    "fsconfig_flag",
-    "fsconfig_string",
-    "fscontext_log",
-    "fsmount",
-    "fsopen",
-    "is_mountpoint",
     "mount",
-    "mount_at",
-    "mount_options_at",
-    "mount_points",
-    "mount_table",
-    "move_mount",
-    "open_tree",
     "private_mount_namespace",
-    "set_attributes",
     "unmount",
     "unmount_all",
 ]
@@ -84,6 +51,11 @@ MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MS_SHARED = 0x100000
 MS_RELATIME = 0x200000
+
+A_MOMENT = 0.5
+"""For how many seconds a mount may be busy though nobody uses it: a program that another thread is starting
+has all of this process's descriptors, until it is executed."""
+_SECONDS_BETWEEN_TRIES = 0.002
 
 MAX_MOUNT_DATA_BYTES = os.sysconf("SC_PAGE_SIZE") - 1
 """What mount(2) takes of its option string; it cuts off the rest without a word."""
@@ -130,18 +102,28 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int = 0, d
     check(result, target)
 
 
-def unmount(path: str, *, lazy: bool = False) -> None:
+def unmount(path: str, *, lazy: bool = False, patience: float = 0) -> None:
     """Unmount the topmost mount at ``path``. Needs CAP_SYS_ADMIN.
 
     Args:
         path: The mount point; a symbolic link is refused (EINVAL).
         lazy: Take it out of the tree now and release it when its last user is gone.
+        patience: For how many seconds to try again while it is used; see :data:`A_MOMENT`.
 
     Raises:
         OSError: EBUSY while it is used, EINVAL when it is no mount point.
     """
     flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-    check(libc().umount2(os.fsencode(path), flags), path)
+    end = time.monotonic() + patience
+    while True:
+        try:
+            check(libc().umount2(os.fsencode(path), flags), path)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+        else:
+            return
 
 
 def unmount_all(under: str) -> None:

@@ -47,7 +47,8 @@ def granted_id_map(user: str, group: str) -> IdMap:
     for path, name in (("/etc/subuid", user), ("/etc/subgid", group)):
         ranges = list(_one_after_another(_granted(path, {name}), inside=0))
         if not ranges:
-            raise InvalidIdMap(f"{path} of {name!r}", "has no range")
+            reason = f"has no range; a line such as {name}:100000:65536 is one"
+            raise InvalidIdMap(f"{path} of {name!r}", reason)
         halves.append(ranges)
     return IdMap(*halves)
 

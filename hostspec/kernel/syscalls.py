@@ -92,19 +92,16 @@ def buffer(size: int) -> ctypes.Array[ctypes.c_char]:
     return ctypes.create_string_buffer(size)
 
 
-def refusal(path: str | None = None, explanation: str = "") -> OSError:
+def refusal(path: str | None = None) -> OSError:
     """Return the error of the last call that this thread made through :func:`libc`.
 
     Args:
         path: The file that the call was about, or ``None``.
-        explanation: What the kernel said beyond the error number.
     """
     import ctypes  # noqa: PLC0415 - see the module's docstring
 
     number = ctypes.get_errno()
     message = os.strerror(number)
-    if explanation:
-        message = f"{message}: {explanation}"
     return OSError(number, message) if path is None else OSError(number, message, path)
 
 

@@ -47,6 +47,9 @@ def observed(observers: Sequence[Observer], operation: Operation) -> Iterator[No
     error: BaseException | None = None
     try:
         yield
+    except GeneratorExit:
+        # Whoever asked for changes has seen enough of them.
+        raise
     except BaseException as raised:
         error = raised
         raise
@@ -58,7 +61,7 @@ def observed(observers: Sequence[Observer], operation: Operation) -> Iterator[No
 def _tell(observer: Observer, operation: Operation, event: str, *details: BaseException | None) -> None:
     try:
         getattr(observer, event)(operation, *details)
-    except Exception:
+    except (Exception, SystemExit):
         import logging  # noqa: PLC0415 - costs start-up time that only a failure is worth
 
         logging.getLogger(__name__).exception("%r failed on %s of %s", observer, event, operation)

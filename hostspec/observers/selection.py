@@ -52,7 +52,7 @@ def _made(name: str) -> Sequence[Observer]:
     for each in found:
         try:
             made.append(cast("Callable[[], Observer]", each.load())())
-        except Exception as error:  # noqa: BLE001 - other people's code, and not worth an operation
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - other people's code, and not worth an operation
             _complain("the observer %r of %s cannot be used: %s", name, each.distribution, error)
     return made
 

@@ -21,6 +21,9 @@ __all__ = ["DURATION", "OperationTelemetry"]
 DURATION = "hostspec.driver.operation.duration"
 """Name of the histogram of durations, in seconds."""
 
+_BOUNDARIES = tuple(step * 10.0**exponent for exponent in range(-4, 2) for step in (1, 2.5, 5))
+"""Of the histogram's buckets, from a tenth of a millisecond on: the SDK's own are meant for milliseconds."""
+
 
 class _Running(NamedTuple):
     """An operation that has not ended."""
@@ -41,7 +44,10 @@ class OperationTelemetry:
         """Ask for the application's tracer and meter."""
         self._tracer = trace.get_tracer("hostspec", __version__)
         self._duration = metrics.get_meter("hostspec", __version__).create_histogram(
-            DURATION, unit="s", description="Duration of graph driver operations"
+            DURATION,
+            unit="s",
+            description="Duration of graph driver operations",
+            explicit_bucket_boundaries_advisory=_BOUNDARIES,
         )
         self._running: dict[int, _Running] = {}
         self._nesting = _Nesting()

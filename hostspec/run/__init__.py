@@ -16,7 +16,7 @@ A container is an ordinary container of the store. While it runs, one process lo
 lock; when that process is gone, however it ended, whoever comes next takes down what is left.
 """
 
-from hostspec.run.control import ListedRun, list_runs, output_of, remove, stop
+from hostspec.run.control import ListedRun, list_runs, open_output, remove, stop
 from hostspec.run.detached import run_detached
 from hostspec.run.joining import ExecOptions, execute
 from hostspec.run.options import RunOptions, Volume
@@ -38,7 +38,7 @@ __all__ = [
     "clean_up",
     "execute",
     "list_runs",
-    "output_of",
+    "open_output",
     "quota_events",
     "remove",
     "run_detached",

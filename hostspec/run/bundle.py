@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from hostspec.idmap import ID_LIMIT, IdMap, IdRange, IdRanges
@@ -16,7 +17,7 @@ from hostspec.run.confinement import CAPABILITIES, MASKED_PATHS, READ_ONLY_PATHS
 from hostspec.run.image_config import ImageConfig
 from hostspec.run.options import Network, RunOptions, Volume
 
-__all__ = ["Bundle", "arguments_of", "environment_of"]
+__all__ = ["Bundle", "arguments_of", "environment_of", "terminal_of"]
 
 Json = dict[str, object]
 
@@ -69,7 +70,7 @@ class Bundle(NamedTuple):
         # As execve(2) would leave them: a user that is not root has none but those it may gain.
         held = capabilities if self.account.uid == 0 else []
         return {
-            "terminal": self.options.terminal,
+            **terminal_of(self.options.terminal),
             "user": {
                 "uid": self.account.uid,
                 "gid": self.account.gid,
@@ -142,6 +143,19 @@ def environment_of(options: RunOptions, config: ImageConfig, *, hostname: str, h
     given = (_PATH, *terminal, f"HOSTNAME={hostname}", f"HOME={home}")
     by_name = {each.partition("=")[0]: each for each in (*given, *config.environment, *options.environment)}
     return tuple(by_name.values())
+
+
+def terminal_of(wanted: bool) -> Json:  # noqa: FBT001 - what the member is to say
+    """Return the members of a process that say whether it has a terminal, which is as large as this one.
+
+    A runtime passes on later changes, but when it comes to the first the command may have looked already.
+    """
+    if wanted:
+        for fd in range(3):
+            with suppress(OSError):
+                size = os.get_terminal_size(fd)
+                return {"terminal": True, "consoleSize": {"height": size.lines, "width": size.columns}}
+    return {"terminal": wanted}
 
 
 def _namespaces(idmap: IdMap, network: Network) -> list[str]:

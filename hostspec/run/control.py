@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import select
@@ -9,7 +10,7 @@ import signal
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from hostspec.errors import InvalidRequest, StoreCorrupt, Unknown
 from hostspec.run.places import RunPlace
@@ -18,7 +19,7 @@ from hostspec.run.runs import current_record, first_process, last_record, output
 from hostspec.run.runtimes import Runtime, RuntimeFailed
 from hostspec.store import Container, Store
 
-__all__ = ["ListedRun", "list_runs", "output_of", "remove", "running_place", "stop"]
+__all__ = ["ListedRun", "list_runs", "open_output", "refuse_if_running", "remove", "running_place", "stop"]
 
 SECONDS_TO_END = 10.0
 """How long a container may take to end by itself, as with podman."""
@@ -104,17 +105,32 @@ def remove(store: Store, reference: str, *, force: bool = False) -> None:
         store.delete_container(container.id)
 
 
-def output_of(store: Store, reference: str) -> bytes:
-    """Return what a detached container has written to its standard output and standard error so far.
+def refuse_if_running(store: Store, reference: str | None = None) -> None:
+    """Raise InvalidRequest if a container runs, which nobody could list or stop once it is deleted.
+
+    Args:
+        store: The store.
+        reference: To the container, if it is to one; by default to any of the store.
+    """
+    if reference is None:
+        containers: Sequence[Container] = store.containers()
+    else:
+        containers = [store.container(reference)] if store.has_container(reference) else []
+    for each in containers:
+        if RunPlace.of(store, each.id).is_owned():
+            raise InvalidRequest(f"container {each.id}", "is running; 'hostspec rm --force' ends it")
+
+
+def open_output(store: Store, reference: str) -> BinaryIO:
+    """Open what a detached container has written to its standard output and standard error so far.
 
     Raises:
         Unknown: There is no such container.
     """
     try:
-        with open(output_file(store, store.container(reference)), "rb") as file:
-            return file.read()
+        return open(output_file(store, store.container(reference)), "rb")
     except FileNotFoundError:
-        return b""
+        return io.BytesIO()
 
 
 def running_place(store: Store, reference: str) -> tuple[RunPlace, RunRecord]:

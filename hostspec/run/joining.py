@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hostspec.run.accounts import find_account
+from hostspec.run.bundle import terminal_of
 from hostspec.run.control import running_place
+from hostspec.run.options import refuse_unless_absolute
 from hostspec.run.places import CONFIG, RunPlace
 from hostspec.run.runs import first_process, read_pid, runtime_of
 from hostspec.run.runtimes import exit_code_of
@@ -54,6 +56,8 @@ def execute(
         InvalidRequest: It does not run, or has no such user.
         RuntimeFailed: The process could not be started.
     """
+    if options.working_directory:
+        refuse_unless_absolute(options.working_directory)
     place, record = running_place(store, reference)
     process = _process(place, command, options)
     name = place.file(f"exec-{os.urandom(8).hex()}")
@@ -92,6 +96,7 @@ def _process(place: RunPlace, command: tuple[str, ...], options: ExecOptions) ->
     by_name = {each.partition("=")[0]: each for each in (*terminal, *environment, *options.environment)}
     process["env"] = list(by_name.values())
     process["args"] = list(command)
-    process["terminal"] = options.terminal
+    process.pop("consoleSize", None)
+    process.update(terminal_of(options.terminal))
     process["cwd"] = options.working_directory or process["cwd"]
     return process

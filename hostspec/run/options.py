@@ -11,7 +11,7 @@ from hostspec.idmap import IdMap
 from hostspec.store.configuration.policy import Strategy
 from hostspec.values import ProgressCallback
 
-__all__ = ["DEFAULT_SUBNET", "Network", "RunOptions", "Volume", "network_of"]
+__all__ = ["DEFAULT_SUBNET", "Network", "RunOptions", "Volume", "network_of", "refuse_unless_absolute"]
 
 Network = Literal["none", "private", "host"]
 """``none``: a network namespace with the loopback device alone; ``private``: one with an address on
@@ -34,11 +34,19 @@ class Volume(NamedTuple):
     def parse(cls, text: str) -> Volume:
         """Read ``SOURCE:TARGET[:ro|rw]``.
 
+        Args:
+            text: What is to be read; a source that begins with ``.`` is below the current directory.
+
         Raises:
             InvalidRequest: It is something else, or there is no such source.
         """
         source, _, rest = text.partition(":")
         target, _, options = rest.partition(":")
+        if source.startswith("."):
+            source = os.path.abspath(source)
+        elif rest and source and not source.startswith("/"):
+            reason = f"there are no volumes with names; for a directory here write ./{source}"
+            raise InvalidRequest(f"volume {text!r}", reason)
         if not (source.startswith("/") and target.startswith("/") and options in {"", "ro", "rw"}):
             raise InvalidRequest(
                 f"volume {text!r}", "must be /SOURCE:/TARGET, with :ro or :rw after it or not"
@@ -100,6 +108,12 @@ class RunOptions:
     """Whether the container is removed when it has ended."""
     progress: ProgressCallback | None = None
     """Told how far a mapped copy has come."""
+
+
+def refuse_unless_absolute(directory: str) -> None:
+    """Raise InvalidRequest if a working directory begins anywhere but at the container's root."""
+    if not directory.startswith("/"):
+        raise InvalidRequest(f"working directory {directory!r}", "must be an absolute path in the container")
 
 
 def network_of(text: str) -> Network:

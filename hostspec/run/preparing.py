@@ -14,7 +14,7 @@ from hostspec.run.cgroups import can_make_cgroups, cgroup_of
 from hostspec.run.confinement import CAPABILITIES
 from hostspec.run.image_config import ImageConfig, image_config
 from hostspec.run.names import make_name_files
-from hostspec.run.options import RunOptions
+from hostspec.run.options import RunOptions, refuse_unless_absolute
 from hostspec.run.places import CONFIG, RunPlace
 from hostspec.run.records import RunRecord, StorePlace
 from hostspec.run.runs import Run, keep_record
@@ -59,6 +59,8 @@ def prepare(store: Store, image: str, options: RunOptions, *, detached: bool = F
         raise StoreReadOnly(store.root)
     for each in filter(None, (*options.names, options.hostname)):
         _refuse_unless_a_name(each)
+    if options.working_directory:
+        refuse_unless_absolute(options.working_directory)
     runtime = find_runtime(options.runtime)
     config = image_config(store, store.image(image))
     command = arguments_of(options, config)

@@ -106,9 +106,20 @@ class Runtime(NamedTuple):
         self._do("kill", container, str(signal))
 
     def delete(self, container: str) -> None:
-        """Kill what runs in a container, and forget it; one that it does not know is no error."""
-        with suppress(RuntimeFailed):
+        """Kill what runs in a container, and forget it; one that it does not know is no error.
+
+        Nor is it one if the program is gone, as long as control groups tell what is to be killed.
+
+        Raises:
+            OSError: The program cannot be executed, and nobody else knows what is to be killed.
+        """
+        try:
             self._do("delete", "--force", container)
+        except RuntimeFailed:
+            pass
+        except OSError:
+            if not self.cgroups:
+                raise
 
     def failure(self, status: int) -> NotStarted:
         """Return why a command, which ended with this status, did not start a process."""

@@ -56,6 +56,7 @@ def start(
     failure: list[BaseException] = []
 
     def run() -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             if entrance_to:
                 _enter_own_namespace(entrance_to)
@@ -67,6 +68,10 @@ def start(
             )
         except BaseException as error:  # noqa: BLE001 - raised again, by the caller's thread
             failure.append(error)
+        finally:
+            # It takes a thread a while to end after others take it for ended. A signal that came to it then
+            # would be lost on a caller who waits for it in another way than by a handler.
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     # Both belong to a thread, and its children inherit them: so they are changed in one that ends at once.
     thread = threading.Thread(target=run, name="hostspec-start")

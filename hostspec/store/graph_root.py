@@ -1,9 +1,11 @@
 """An opened graph root: its layout, its tables, and its driver once somebody needs it."""
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from hostspec.store.format.mount_counts import MountCounts
 from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.format.table_places import containers_of, images_of, layers_of
 from hostspec.store.format.tables import Edit
+from hostspec.store.reserve import Reserve
 from hostspec.store.unsettled import Unsettled
 
 if TYPE_CHECKING:  # importing pluggy and a driver costs more than listing a store
@@ -59,6 +62,7 @@ class GraphRoot:
         mounts: How often each layer is mounted.
         unsettled: Notes of steps that take more than one file.
         occasions: Locks for work that only one may do at a time, and that takes long.
+        reserve: Room for removals on a full file system.
     """
 
     def __init__(  # noqa: PLR0913 - keywords that few callers need
@@ -73,7 +77,7 @@ class GraphRoot:
         ignore_volatile: bool = False,
         policy: Policy = Policy(),
         option_sources: Mapping[str, str] = MappingProxyType({}),
-        observers: Sequence[Observer] = (),
+        observers: "Sequence[Observer]" = (),
     ) -> None:
         """Name the places; nothing is read or made yet."""
         self.layout = layout
@@ -92,23 +96,23 @@ class GraphRoot:
         self.mounts = MountCounts(layout.mounts, read_only=read_only)
         self.unsettled = Unsettled(os.path.join(layout.own, "unsettled"))
         self.occasions = OccasionLocks(layout.locks)
+        self.reserve = Reserve(dict.fromkeys((layout.layers, layout.image_layers)))
         self._observers = tuple(observers)
         self._driver: GraphDriver | None = None
-        self._opening = threading.Lock()
-        self._in_making: set[str] = set()
-        self._in_making_lock = threading.Lock()
+        self._begin_anew()
+        _roots.add(self)
 
     @property
-    def driver(self) -> GraphDriver:
+    def driver(self) -> "GraphDriver":
         """The driver; see :meth:`open_driver`."""
         return self._driver or self.open_driver()
 
     @property
-    def driver_if_open(self) -> GraphDriver | None:
+    def driver_if_open(self) -> "GraphDriver | None":
         """The driver, if anything has needed it."""
         return self._driver
 
-    def open_driver(self) -> GraphDriver:
+    def open_driver(self) -> "GraphDriver":
         """Open the driver, unless it is open.
 
         Raises:
@@ -179,6 +183,12 @@ class GraphRoot:
         """Delete what was removed, and what dead processes left; holds no lock."""
         self._clear_up(self.driver)
 
+    def make_room(self) -> None:
+        """Give the room that is kept for removals away where a full file system needs it for one."""
+        self.refuse_if_read_only()
+        self.open_driver()  # which takes back what was given away
+        self.reserve.release()
+
     def clean_up_driver(self) -> None:
         """Have the driver take down what it mounted at its home, and others look for it again."""
         with self._storage_lock.exclusive() as held:
@@ -190,7 +200,13 @@ class GraphRoot:
         if self.read_only:
             raise StoreReadOnly(self.layout.root)
 
-    def _opened_driver(self) -> GraphDriver:
+    def _begin_anew(self) -> None:
+        """Know of no other thread: a forked child has none of those that its parent had."""
+        self._opening = threading.Lock()
+        self._in_making: set[str] = set()
+        self._in_making_lock = threading.Lock()
+
+    def _opened_driver(self) -> "GraphDriver":
         from hostspec.plugins import open_driver  # noqa: PLC0415 - listing records needs no driver
 
         layout = self.layout
@@ -216,6 +232,16 @@ class GraphRoot:
             self._clear_up(driver)
         return driver
 
-    def _clear_up(self, driver: GraphDriver) -> None:
+    def _clear_up(self, driver: "GraphDriver") -> None:
         driver.reclaim()
         self.occasions.sweep()
+        self.reserve.fill()
+
+
+def _begin_all_anew() -> None:
+    for root in _roots:
+        root._begin_anew()  # noqa: SLF001
+
+
+_roots: weakref.WeakSet[GraphRoot] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_begin_all_anew)

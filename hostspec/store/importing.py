@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from hostspec.errors import InvalidRequest, failing
+from hostspec.errors import DriverFailed, InvalidRequest, failing
 from hostspec.idmap import IdMap
 from hostspec.store.filling import Making, make_layer
 from hostspec.store.format.records import Layer
@@ -50,9 +51,10 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                 expected_diff_id=expected_diff_id,
                 progress=wanted.progress,
             ) as incoming:
-                root.driver.apply_diff(
-                    layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap, squash=wanted.squash)
-                )
+                with _saying_who_may_give_files_away(root):
+                    root.driver.apply_diff(
+                        layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap, squash=wanted.squash)
+                    )
                 filled = incoming.finish(layer)
                 if incoming.has_tar_split:
                     tar_split.seal()
@@ -72,6 +74,22 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                 add_files=lambda layer: tar_split.publish(layer.id),
             ),
         )
+
+
+@contextmanager
+def _saying_who_may_give_files_away(root: GraphRoot) -> Iterator[None]:
+    """Tell an ordinary user, whom the operating system refuses it, how else to give files their owners."""
+    try:
+        yield
+    except DriverFailed as error:
+        cause = error.__cause__
+        if os.geteuid() == 0 or not isinstance(cause, OSError) or cause.errno != errno.EPERM:
+            raise
+        way_out = (
+            "only root may give files to others. Do this by hostspec unshare, or with the option "
+            f"{root.layout.driver}.ignore_chown_errors=true, with which all files belong to this user"
+        )
+        raise DriverFailed(error.operation, f"{cause.strerror}: {way_out}") from cause
 
 
 def _say_what_is_squashed(layer: Layer) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from hostspec.errors import InvalidRequest
+from hostspec.option_values import number, size_in_bytes
 from hostspec.values import CreateOptions
 
 __all__ = ["with_storage_options"]
 
-_SIZE = r"(?ai)(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?"  # as the Go library reads sizes (units.RAMInBytes)
-_POWERS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))}
 _NONE = frozenset({"", "0"})
 
 
@@ -30,23 +27,9 @@ def with_storage_options(options: CreateOptions, given: Sequence[tuple[str, str]
     for name, value in given:
         text = value.strip()
         if name == "size" and text not in _NONE:
-            options = options._replace(size=_bytes(value))
+            options = options._replace(size=size_in_bytes("storage option size", value))
         elif name == "inodes" and text not in _NONE:
-            options = options._replace(inodes=_number(value))
+            options = options._replace(inodes=number("storage option inodes", value))
         else:
             options = options._replace(others=(*options.others, (name, value)))
     return options
-
-
-def _bytes(value: str) -> int:
-    found = re.fullmatch(_SIZE, value.strip())
-    if found is None:
-        raise InvalidRequest(f"storage option size={value}", "must be a size, such as 512m or 10g")
-    return int(float(found[1]) * _POWERS[found[2].lower()])
-
-
-def _number(value: str) -> int:
-    text = value.strip()
-    if not (text.isascii() and text.isdecimal()):
-        raise InvalidRequest(f"storage option inodes={value}", "must be a number")
-    return int(text)

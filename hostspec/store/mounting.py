@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +95,7 @@ def mount(
     # The layers stay locked for reading, so that nobody removes the layer meanwhile.
     with root.layers.reading() as layers, root.mounts.writing() as counts:
         target = target_of(root, layers, reference)
+        _settle_all(root, counts, target.layer.id)
         container = target.container
         if target.image is None and not read_only:
             layers.refuse_read_only(target.layer.id)
@@ -120,6 +122,7 @@ def unmount(root: GraphRoot, reference: str, *, force: bool = False) -> bool:
     root.open_driver()
     with root.layers.reading() as layers, root.mounts.writing() as counts:
         layer = target_of(root, layers, reference).layer
+        _settle_all(root, counts, layer.id)
         before = counts.get(layer.id)
         if before is None and not force:
             raise InvalidRequest(f"layer {layer.id}", "is not mounted")
@@ -176,17 +179,37 @@ def settle(root: GraphRoot, note: Note) -> None:
         HostspecError: The driver could not unmount.
     """
     with root.mounts.writing() as counts:
-        count = counts.get(note.id)
-        if count is None and note.kind == MOUNT and root.driver.exists(note.id):
-            _take_down(root, counts, note.id)
-        elif count is not None and note.kind == UNMOUNT and not is_mountpoint(count.path):
-            counts.put(count._replace(users=0))
+        _settle(root, counts, note)
+
+
+def _settle_all(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
+    """Settle what is noted of a layer's mount; by the dead, since the living note it under this lock."""
+    for note in (Note(MOUNT, layer_id), Note(UNMOUNT, layer_id)):
+        if root.unsettled.has(note):
+            _settle(root, counts, note)
+            root.unsettled.forget([note])
+
+
+def _settle(root: GraphRoot, counts: MountCountsEdit, note: Note) -> None:
+    count = counts.get(note.id)
+    if count is None and note.kind == MOUNT and root.driver.exists(note.id):
+        _take_down(root, counts, note.id)
+    elif count is not None and note.kind == UNMOUNT and not is_mountpoint(count.path):
+        counts.put(count._replace(users=0))
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @contextmanager
 def _noted(root: GraphRoot, note: Note) -> Iterator[None]:
     """Note what the driver is asked to do; the note goes if it refuses, since nothing has changed then."""
-    root.unsettled.write(note)
+    try:
+        root.unsettled.write(note)
+    except DriverFailed as error:
+        # On a full file system people mount containers to see what fills it, or to save it.
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _FULL:
+            raise
     try:
         yield
     except HostspecError:

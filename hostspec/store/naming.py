@@ -12,7 +12,7 @@ from hostspec.store.graph_root import GraphRoot
 from hostspec.store.recovery import read_layers
 from hostspec.store.unsettled import Note
 
-__all__ = ["change_names", "find_object", "set_metadata"]
+__all__ = ["change_names", "find_object", "get_object", "set_metadata"]
 
 Names = tuple[str, ...]
 
@@ -41,6 +41,18 @@ def find_object(
     return root.images.read().find(reference) if "image" in (kinds or _KINDS) else None
 
 
+def get_object(root: GraphRoot, reference: str) -> Layer | Image | Container:
+    """Return the object of that ID or name, whatever it is.
+
+    Raises:
+        Unknown: There is none.
+    """
+    found = find_object(root, reference)
+    if found is None:
+        raise Unknown("layer, image or container", reference)
+    return found
+
+
 def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequence[str]]) -> Names:
     """Give an object other names; they are taken from whoever has them.
 
@@ -52,7 +64,7 @@ def change_names(root: GraphRoot, reference: str, change: Callable[[Names], Sequ
     Returns:
         The names that it has now.
     """
-    found = _found(root, reference)
+    found = get_object(root, reference)
     names = tuple(dict.fromkeys(change(found.names)))
     if isinstance(found, Layer):
         with root.layers.writing() as layers:
@@ -95,7 +107,7 @@ def _pull_up(root: GraphRoot, images: Edit[Image], image: Image) -> None:
 
 def set_metadata(root: GraphRoot, reference: str, metadata: str) -> None:
     """Keep another text with an object."""
-    found = _found(root, reference)
+    found = get_object(root, reference)
     if isinstance(found, Layer):
         with root.layers.writing() as layers:
             layers.put(layers.get(found.id)._replace(metadata=metadata))
@@ -108,10 +120,3 @@ def set_metadata(root: GraphRoot, reference: str, metadata: str) -> None:
         with root.containers.writing() as containers:
             containers.put(containers.get(found.id)._replace(metadata=metadata))
             containers.save()
-
-
-def _found(root: GraphRoot, reference: str) -> Layer | Image | Container:
-    found = find_object(root, reference)
-    if found is None:
-        raise Unknown("layer, image or container", reference)
-    return found

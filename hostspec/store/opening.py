@@ -1,6 +1,7 @@
 """Opening a store: where it is, whose it is, and which driver it gets."""
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 import os
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from hostspec.store.store import Store
 
 if TYPE_CHECKING:
     from hostspec.observers import Observer
-    from hostspec.store.configuration.default_store import Configuration
+    from hostspec.store.configuration.keys import Configuration
 
 __all__ = ["best_driver", "default_roots", "open_store", "split_options"]
 
@@ -33,7 +34,7 @@ def open_store(  # noqa: PLR0913 - keywords that few callers need
     transient: bool | None = None,
     read_only: bool = False,
     sync: Sync | None = None,
-    observers: Sequence[Observer] = (),
+    observers: "Sequence[Observer]" = (),
 ) -> Store:
     """Open a store, which need not exist; nothing is made on disk before something is put in.
 
@@ -150,8 +151,8 @@ def split_options(driver: str, options: Sequence[str]) -> SplitOptions:
 def best_driver(graph: str, run: str, priority: Sequence[str] = ()) -> str:
     """Return the best driver that can be used for a new store.
 
-    One that shifts ID maps as every client does comes before one that does not, and one whose layers are
-    differences before one that copies whole trees.
+    One that the other clients of such stores have too comes first, then one whose layers are differences
+    before one that copies whole trees, then one that shifts ID maps as every client does.
 
     Args:
         graph: Absolute path of the graph root.
@@ -164,8 +165,9 @@ def best_driver(graph: str, run: str, priority: Sequence[str] = ()) -> str:
     from hostspec.errors import DriverNotInstalled  # noqa: PLC0415 - most stores know their driver
     from hostspec.idmap import IdMap  # noqa: PLC0415
     from hostspec.plugins import installed_drivers, open_driver  # noqa: PLC0415
+    from hostspec.store.configuration.own_settings import FORMAT_TABLES  # noqa: PLC0415
 
-    ranked: list[tuple[int, bool, bool, str]] = []
+    ranked: list[tuple[int, bool, bool, bool, str]] = []
     reasons: list[str] = []
     for each in installed_drivers():
         home, run_root = os.path.join(graph, each.name), os.path.join(run, each.name)
@@ -178,14 +180,15 @@ def best_driver(graph: str, run: str, priority: Sequence[str] = ()) -> str:
             reasons.append(str(error))
         else:
             wanted = priority.index(each.name) if each.name in priority else len(priority)
-            ranked.append((wanted, whole, not shifts, each.name))
+            ours_alone = each.name not in FORMAT_TABLES
+            ranked.append((wanted, ours_alone, whole, not shifts, each.name))
     if not ranked:
         why = "; ".join(reasons) or "no distribution that provides one is installed"
         raise DriverNotInstalled("any", f"no driver can be used at {graph}: {why}")
     return min(ranked)[-1]
 
 
-def _configuration() -> Configuration:
+def _configuration() -> "Configuration":
     from hostspec.store.configuration.default_store import load_configuration  # noqa: PLC0415 - who names both needs none
 
     return load_configuration()

@@ -7,11 +7,14 @@ memory is the same whatever the stream's length, and the slowest reader sets the
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Protocol
+
+from hostspec.errors import DriverFailed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -46,6 +49,9 @@ class ReadAhead(io.RawIOBase):
         Args:
             source: What is read, in a thread.
             followers: Each runs in a thread of its own, and reads the same stream to its end.
+
+        Raises:
+            DriverFailed: There may be no more threads.
         """
         super().__init__()
         self._source = source
@@ -57,8 +63,12 @@ class ReadAhead(io.RawIOBase):
             for pair in zip(followers, self._followed, strict=True)
         ]
         self._reader = Thread(target=self._read, name="layer stream", daemon=True)
-        for thread in (*self._threads, self._reader):
-            thread.start()
+        try:
+            for thread in (*self._threads, self._reader):
+                thread.start()
+        except RuntimeError as error:
+            self.close()
+            raise DriverFailed("start a thread", OSError(errno.EAGAIN, str(error))) from error
 
     def readable(self) -> bool:
         """Say that this can be read."""
@@ -79,7 +89,8 @@ class ReadAhead(io.RawIOBase):
             for place in self._followed:
                 place.end(_StoppedError())
             for thread in (self._reader, *self._threads):
-                thread.join(_SECONDS_TO_END)
+                if thread.ident is not None:
+                    thread.join(_SECONDS_TO_END)
         super().close()
 
     def _read(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Container as Collection
 from collections.abc import Iterable
 
 from hostspec.errors import HostspecError, LayerInUse
+from hostspec.store.format.atomic import discard_leftover
+from hostspec.store.format.layout import check_id
 from hostspec.store.format.records import Layer
 from hostspec.store.format.tables import Snapshot
 from hostspec.store.graph_root import Edits, GraphRoot
@@ -81,10 +83,15 @@ def delete_files_of(root: GraphRoot, kind: str, identifier: str) -> None:
         root: The store.
         kind: ``"layer"``, ``"image"`` or ``"container"``.
         identifier: The object's ID.
+
+    Raises:
+        InvalidRequest: It is none: what it would lead to is something else.
     """
+    check_id(kind, identifier)
     layout = root.layout
     if kind == "layer":
         _delete_file(layout.tar_split(identifier))
+        discard_leftover(layout.tar_split(identifier))
         _delete_file(os.path.join(layout.own, "copies", identifier))
     directories = {
         "layer": (layout.layers,),

@@ -6,11 +6,20 @@ Source: ``reference.go`` and ``normalize.go`` of distribution/reference, which e
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from hostspec.errors import InvalidRequest
 
-__all__ = ["LOCAL", "REGISTRY", "Reference", "full_names", "normalised", "parse_reference"]
+__all__ = [
+    "LOCAL",
+    "REGISTRY",
+    "Reference",
+    "full_names",
+    "normalised",
+    "parse_reference",
+    "repositories",
+]
 
 REGISTRY = "docker.io"
 """Where a name without a domain is looked for, as by skopeo and Docker."""
@@ -104,3 +113,9 @@ def full_names(name: str) -> tuple[str, ...]:
     except InvalidRequest:
         return ()
     return tuple(dict.fromkeys(names))
+
+
+def repositories(names: Iterable[str]) -> frozenset[str]:
+    """Return what names may stand for, without tags and digests: where all versions of an image are."""
+    parsed = (parse_reference(full) for name in names for full in full_names(name))
+    return frozenset(str(each._replace(tag=None, digest=None)) for each in parsed)

@@ -14,7 +14,7 @@ from hostspec.store.copies.listing import copies_of
 from hostspec.store.copies.notes import note_use
 from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.graph_root import Edits, GraphRoot
-from hostspec.store.lineage import children, children_first, with_descent
+from hostspec.store.lineage import children, children_first, with_ancestors, with_descent
 from hostspec.store.mounting import unmount_wholly
 from hostspec.store.recovery import (
     delete_files_of,
@@ -38,18 +38,19 @@ __all__ = [
 
 def delete_layer(root: GraphRoot, reference: str) -> None:
     """Remove a layer that nothing stands on; see :meth:`hostspec.store.Store.delete_layer`."""
+    root.make_room()
     with root.editing() as edits:
         recover_under_lock(root, edits)
         layer = edits.layers.get(reference)
         edits.layers.refuse_read_only(layer.id)
         _refuse_used_layer(edits, layer.id)
-        forget_mapped_layer(edits, layer.id)
         _remove(root, edits, [layer.id], [], [Note("layer", layer.id)])
     root.clear_up()
 
 
 def delete_container(root: GraphRoot, reference: str) -> None:
     """Remove a container and its layer; see :meth:`hostspec.store.Store.delete_container`."""
+    root.make_room()
     with root.editing() as edits:
         recover_under_lock(root, edits)
         container = edits.containers.get(reference)
@@ -61,6 +62,7 @@ def delete_container(root: GraphRoot, reference: str) -> None:
 
 def delete_image(root: GraphRoot, reference: str, *, dry_run: bool = False) -> tuple[str, ...]:
     """Remove an image and the layers only it needs; see :meth:`hostspec.store.Store.delete_image`."""
+    root.make_room()
     with root.editing() as edits:
         recover_under_lock(root, edits)
         image = edits.images.get(reference)
@@ -79,6 +81,7 @@ def delete_image(root: GraphRoot, reference: str, *, dry_run: bool = False) -> t
 
 def delete_any(root: GraphRoot, reference: str) -> None:
     """Remove what has that ID or name; see :meth:`hostspec.store.Store.delete`."""
+    root.make_room()
     with root.editing() as edits:
         recover_under_lock(root, edits)
         container = edits.containers.find(reference)
@@ -93,19 +96,19 @@ def delete_any(root: GraphRoot, reference: str) -> None:
         else:
             layer = edits.layers.get(reference)
             edits.layers.refuse_read_only(layer.id)
-            forget_mapped_layer(edits, layer.id)
             _remove(root, edits, [layer.id], [], [Note("layer", layer.id)])
     root.clear_up()
 
 
 def wipe(root: GraphRoot) -> None:
     """Remove everything; see :meth:`hostspec.store.Store.wipe`."""
+    root.make_room()
     with root.editing() as edits:
         recover_under_lock(root, edits)
         recorded = children_first(edits.layers, [each.id for each in edits.layers if not each.read_only])
         doomed = [*unrecorded_layers(root, edits), *recorded]  # either may stand on the other
         owners = [*edits.containers, *(each for each in edits.images if not each.read_only)]
-        _remove(root, edits, doomed, owners, [Note("layer", each) for each in doomed])
+        _remove(root, edits, doomed, owners, _notes_of_everything(edits, doomed))
     root.clear_up()
 
 
@@ -136,6 +139,17 @@ def layers_to_remove(edits: Edits, image: Image) -> tuple[str, ...]:
                 break
             doomed.append(layer.id)
     return tuple(doomed)
+
+
+def _notes_of_everything(edits: Edits, doomed: Sequence[str]) -> list[Note]:
+    """Return notes by which the layers go even if nobody comes further than to remove what they belong to."""
+    owners: dict[str, tuple[str, str]] = {}
+    for image in edits.images:
+        if not image.read_only:
+            owners |= dict.fromkeys(with_ancestors(edits.layers, image.top_layers), ("image", image.id))
+    owners |= {container.layer: ("container", container.id) for container in edits.containers}
+    created = {layer.id: layer.created for layer in edits.layers}
+    return [Note("layer", each, created.get(each, ""), *owners.get(each, ())) for each in doomed]
 
 
 def _refuse_used_layer(edits: Edits, layer_id: str, *, by_containers: bool = True) -> None:
@@ -186,6 +200,11 @@ def _remove(
         {each.id: (each, edits.layers.place_of(each.id)) for each in recorded},
         [(each, edits.images.place_of(each.id)) for each in owners if isinstance(each, Image)],
         [(each, edits.containers.place_of(each.id)) for each in owners if isinstance(each, Container)],
+        [
+            each
+            for each in edits.images
+            if not set(each.mapped_layers).isdisjoint(doomed) and each not in owners
+        ],
     )
     all_notes = [*(Note(_kind_of(each), each.id) for each in owners), *notes]
     with root.unsettled.noting(all_notes):
@@ -193,6 +212,7 @@ def _remove(
             (edits.images if isinstance(owner, Image) else edits.containers).remove(owner.id)
         for layer in recorded:
             edits.layers.remove(layer.id)
+            forget_mapped_layer(edits, layer.id)
         _save(edits)
         _remove_from_driver(root, edits, doomed, was)
         for note in all_notes:
@@ -200,11 +220,13 @@ def _remove(
 
 
 class _Records(NamedTuple):
-    """Records as they were before a removal, each with the index of its file."""
+    """Records as they were before a removal, with the index of the file of those that it removes."""
 
     layers: dict[str, tuple[Layer, int]]
     images: list[tuple[Image, int]]
     containers: list[tuple[Container, int]]
+    copied: list[Image]
+    """Other images, of which a mapped copy is among the layers."""
 
 
 def _remove_from_driver(root: GraphRoot, edits: Edits, doomed: Sequence[str], was: _Records) -> None:
@@ -225,16 +247,23 @@ def _remove_from_driver(root: GraphRoot, edits: Edits, doomed: Sequence[str], wa
         if image.layer in edits.layers or not removed:
             copies = tuple(each for each in image.mapped_layers if each not in removed)
             edits.images.put(image._replace(mapped_layers=copies), place=place)
+    for image in was.copied:
+        if not image.read_only:
+            copies = tuple(each for each in image.mapped_layers if each not in removed)
+            edits.images.put(image._replace(mapped_layers=copies))
     for container, place in was.containers:
         if container.layer in edits.layers or not removed:
             edits.containers.put(container, place=place)
-    _save(edits)
+    edits.layers.save()
+    edits.images.save()
+    edits.containers.save()
     raise next(iter(refused.values()))
 
 
 def _save(edits: Edits) -> None:
-    edits.images.save()
+    """Write the tables, each before those that it refers to, so that nothing ever lacks what it needs."""
     edits.containers.save()
+    edits.images.save()
     edits.layers.save()
 
 

@@ -98,7 +98,8 @@ def share_tar_split(layout: Layout, template: Layer, copy: str) -> None:
     """
     try:
         with open(_path(layout, template), "rb") as file:
-            _give_name(file, layout.tar_split(copy))
+            give = _copy if template.elsewhere else _give_name  # nothing is changed there, not even a count
+            give(file, layout.tar_split(copy))
         sync_directory(layout.layers)
     except FileNotFoundError:
         return
@@ -160,7 +161,13 @@ def _give_name(file: BinaryIO, path: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path)
     try:
-        os.link(f"/proc/self/fd/{file.fileno()}", path, follow_symlinks=True)
+        # Only where a directory is given, which an absolute path does not need, does Python follow the link.
+        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno(), follow_symlinks=True)
     except OSError:  # it had a name once and lost it, or lies in another file system
-        file.seek(0)
-        replace_file(path, iter(lambda: file.read(_PIECE), b""))
+        _copy(file, path)
+
+
+def _copy(file: BinaryIO, path: str) -> None:
+    """Replace what has this name by a copy; what a killed process leaves of one goes with the layer."""
+    file.seek(0)
+    replace_file(path, iter(lambda: file.read(_PIECE), b""))

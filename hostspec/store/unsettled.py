@@ -6,12 +6,15 @@ holders of the layer lock, so whoever holds that lock alone sees only notes of t
 survive a process, not a power loss: they are not synced, and losing one loses nothing but disk space.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
+
+from hostspec.store.refusals import refusals
 
 __all__ = ["MOUNT", "UNMOUNT", "Note", "Unsettled"]
 
@@ -54,18 +57,24 @@ class Unsettled:
         self.forget(written)
 
     def write(self, note: Note) -> Note:
-        """Note one object, and return the note."""
+        """Note one object, and return the note.
+
+        Raises:
+            StoreReadOnly: It may not be written.
+            DriverFailed: The operating system refused for another reason.
+        """
         path = self._path(note)
         text = _SEPARATOR.join((*note, ""))
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            os.makedirs(self._directory, 0o700, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, text.encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(fd)
+        with refusals("write", path):
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                os.makedirs(self._directory, 0o700, exist_ok=True)
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, text.encode("utf-8", "surrogateescape"))
+            finally:
+                os.close(fd)
         return note
 
     def __bool__(self) -> bool:
@@ -74,6 +83,10 @@ class Unsettled:
             return bool(os.listdir(self._directory))
         except FileNotFoundError:
             return False
+
+    def has(self, note: Note) -> bool:
+        """Tell whether an object is noted in that way."""
+        return os.path.exists(self._path(note))
 
     def read(self) -> list[Note]:
         """Return all notes; those that a dying process did not finish writing were of no consequence."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from hostspec.testing.driver_opener import DriverOpener
     from hostspec.testing.layers import Layers
-    from hostspec.testing.opening import DriverOpener
     from hostspec.testing.suite import DriverConformance
     from hostspec.testing.tree import Entry, Tree
 
@@ -48,7 +48,7 @@ pytest.register_assert_rewrite(
 
 _HOMES = {
     "DriverConformance": "suite",
-    "DriverOpener": "opening",
+    "DriverOpener": "driver_opener",
     "Entry": "tree",
     "Layers": "layers",
     "Tree": "tree",

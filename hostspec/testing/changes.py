@@ -11,7 +11,9 @@ import pytest
 
 from hostspec.idmap import IdMap
 from hostspec.testing.id_xattrs import ACL_ACCESS, CAPABILITY
+from hostspec.testing.layer_tars import with_layer
 from hostspec.testing.layers import Layers
+from hostspec.testing.on_disk import change_tree
 from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.samples import MAPPED, SMALL, UNMAPPED
 from hostspec.testing.tree import MTIME_NS, Entry, Tree, character_device, directory, file, symlink
@@ -131,6 +133,27 @@ class Changes(DriverFixtures):
         above = layers.make("above", anew, below, recreated={"/b"})
 
         assert [str(change) for change in layers.changes(above, below)] == ["Modify /b"]
+
+    @pytest.mark.parametrize("gone", ["/d", "/d/below", "/d/below/three"])
+    def test_changes_of_a_running_container_are_told(self, layers: Layers, gone: str) -> None:
+        below = layers.make("below", EVERYTHING)
+        container = layers.make("container", EVERYTHING, below, read_only=False)
+        written = EVERYTHING.without(gone).with_entries(
+            {"/b": file(b"written just now"), "/new": file(b"new")}
+        )
+
+        root = layers.driver.mount(container.layer_id)
+        try:
+            change_tree(root, EVERYTHING, written, UNMAPPED)
+            while_it_runs = layers.changes(container, below)
+            packed = layers.diff(container, below)
+        finally:
+            layers.driver.unmount(container.layer_id, root)
+
+        assert while_it_runs == written.changes_from(EVERYTHING)
+        assert layers.changes(container, below) == while_it_runs
+        unpacked = with_layer(EVERYTHING, packed)
+        unpacked.check(written.with_root_time(unpacked["/"].mtime_ns))
 
     def test_a_rename_is_a_deletion_and_an_addition(self, layers: Layers) -> None:
         below = layers.make("below", EVERYTHING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from hostspec.errors import HostspecError, LayerInUse, Unknown
 from hostspec.idmap import IdMap
 from hostspec.images import import_image
+from hostspec.kernel.filelocks import lock
 from hostspec.store import Image, Store
 
 __all__ = ["Clone", "LayerClone", "clear_dead", "obtain_image"]
@@ -91,18 +92,48 @@ class LayerClone:
 def obtain_image(store: Store, source: str) -> Image:
     """Return the image of that name in the store, or import it from what ``source`` names.
 
-    What was imported before is used again as long as the source's time of modification stays the same.
+    What was imported before is used again as long as the source's time of modification stays the same, and
+    deleted when it has changed. Of several processes that ask at once, one imports.
     """
     with suppress(Unknown):
         return store.image(source)
     place = source.partition(":")[2] if ":" in source and not os.path.exists(source) else source
-    path = place if os.path.exists(place) else place.rpartition(":")[0] or place
-    changed = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
-    key = hashlib.sha256(f"{source}\0{os.path.abspath(path)}\0{changed}".encode(errors="surrogateescape"))
-    name = f"localhost/{NAME}:{key.hexdigest()[:32]}"
-    with suppress(Unknown):
-        return store.image(name)
-    return import_image(store, source, names=[name])
+    path = os.path.abspath(place if os.path.exists(place) else place.rpartition(":")[0] or place)
+    imports = f"localhost/{NAME}-{_digest(f'{source} {path}')}:"
+    name = f"{imports}{_digest(str(_last_changed(path)))}"
+    with _importing(store):
+        with suppress(Unknown):
+            return store.image(name)
+        image = import_image(store, source, names=[name])
+        _delete_older(store, imports, image)
+    return image
+
+
+@contextmanager
+def _importing(store: Store) -> Iterator[None]:
+    """Wait until no other process imports an image for tests into this store."""
+    os.makedirs(store.run_root, exist_ok=True)
+    with open(os.path.join(store.run_root, f"{NAME}.lock"), "wb") as file:
+        lock(file.fileno(), exclusive=True)
+        yield
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
+
+
+def _last_changed(path: str) -> int:
+    """Return when a file or a directory was changed last, in nanoseconds; of an OCI layout, its index."""
+    places = (path, os.path.join(path, "index.json"))
+    return max((os.stat(place).st_mtime_ns for place in places if os.path.exists(place)), default=0)
+
+
+def _delete_older(store: Store, imports: str, newest: Image) -> None:
+    """Delete what was imported from the same source before, unless somebody uses it."""
+    for image in store.images():
+        if image.id != newest.id and image.names and image.names[0].startswith(imports):
+            with suppress(HostspecError):
+                store.delete_image(image.id)
 
 
 def clear_dead(store: Store) -> None:
@@ -135,7 +166,8 @@ def _new_name() -> str:
 def _is_dead(names: tuple[str, ...]) -> bool:
     """Tell whether the first name is a clone's, and the process that made it is gone."""
     parts = names[0].split("-") if names else []
-    return len(parts) == 4 and parts[0] == NAME and str(_start_of(int(parts[1]))) != parts[2]
+    is_ours = len(parts) == 4 and parts[0] == NAME and parts[1].isdecimal() and parts[2].isdecimal()
+    return is_ours and str(_start_of(int(parts[1]))) != parts[2]
 
 
 def _start_of(pid: int) -> int | None:

@@ -11,8 +11,9 @@ from typing import Final
 from hostspec.driver import GraphDriver
 from hostspec.errors import Duplicate
 from hostspec.testing.children import do_at_once
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layers import Layers, Made
-from hostspec.testing.opening import DriverFixtures, DriverOpener, natively
+from hostspec.testing.opening import DriverFixtures, natively
 from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import ANOTHER, MAPPED, SMALL
 from hostspec.testing.tree import file

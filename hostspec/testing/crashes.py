@@ -12,10 +12,11 @@ from typing import Final
 import pytest
 
 from hostspec.testing.children import killed_before_step
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layer_tars import layer_tar
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import count_files
-from hostspec.testing.opening import DriverFixtures, DriverOpener, natively
+from hostspec.testing.opening import DriverFixtures, natively
 from hostspec.testing.samples import MAPPED, SMALL
 from hostspec.testing.tree import directory, file
 

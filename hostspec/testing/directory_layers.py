@@ -25,8 +25,9 @@ from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint
 from hostspec.kernel.mounts import bind
 from hostspec.kernel.usernamespaces import run_in_user_namespace
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layer_tars import layer_tar
-from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.tree import Tree, file
 from hostspec.values import LayerRef, MountOptions
 

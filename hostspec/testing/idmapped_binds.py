@@ -18,7 +18,8 @@ from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint, mount_points
 from hostspec.plugins import open_driver
 from hostspec.testing.directory_layers import MAPPED, as_ordinary_user, committed, killed
-from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.driver_opener import DriverOpener
+from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.shifting import need_shifting
 from hostspec.values import MountOptions
 

@@ -51,7 +51,8 @@ def fresh_directory(parent: str) -> Iterator[str]:
     Args:
         parent: An existing directory.
     """
-    from hostspec.kernel.mounts import mount_points, unmount  # noqa: PLC0415 (as above)
+    from hostspec.kernel.mountinfo import mount_points  # noqa: PLC0415 (as above)
+    from hostspec.kernel.mounts import unmount  # noqa: PLC0415 (as above)
 
     directory = tempfile.mkdtemp(dir=parent)
     # A store's root is entered by mapped users.

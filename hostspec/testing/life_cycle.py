@@ -16,9 +16,10 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import count_files, make_tree, read_tree
-from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import MAPPED, MINE, SMALL, UNMAPPED
 from hostspec.testing.tree import Tree, file

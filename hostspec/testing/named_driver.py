@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hostspec.errors import HostspecError
+from hostspec.testing.driver_opener import DriverOpener, parent_of_homes
 from hostspec.testing.isolation import fresh_directory, isolate_mounts
-from hostspec.testing.opening import DriverOpener, parent_of_homes
 
 __all__ = ["check_named_driver", "named_driver"]
 
@@ -19,7 +19,7 @@ def named_driver(config: pytest.Config) -> tuple[str, Options]:
     Raises:
         pytest.UsageError: None is named, or an option is malformed.
     """
-    name = config.getoption("--driver")
+    name = config.getoption("--graph-driver")
     if not name:
         raise pytest.UsageError("say which driver to prove: pytest --pyargs hostspec.testing --driver NAME")
     pairs = [text.partition("=") for text in config.getoption("--driver-option")]

@@ -1,4 +1,7 @@
-"""How the suite opens the driver under test: natively, and with its native optional hooks masked."""
+"""What every part of the suite stands on: its fixtures, and the ways in which it runs.
+
+Natively, and with the driver's optional hooks masked.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,21 @@ from typing import ClassVar, Final, TypeVar
 import pytest
 
 from hostspec.driver import GraphDriver
+from hostspec.errors import PrerequisitesMissing
 from hostspec.hookspecs import REQUIRED_HOOKS, GraphDriverSpec
-from hostspec.plugins import DriverFactory, open_driver
+from hostspec.kernel.capabilities import in_user_namespace
+from hostspec.plugins import DriverFactory
+from hostspec.testing.driver_opener import DriverOpener, parent_of_homes
 from hostspec.testing.isolation import fresh_directory
 from hostspec.testing.layers import Layers
 from hostspec.testing.requirements import skip_by_probe
+from hostspec.testing.subject import describe_once
 
 __all__ = [
     "FALLBACK_HOOKS",
     "WAYS",
     "DriverFixtures",
-    "DriverOpener",
     "natively",
-    "parent_of_homes",
 ]
 
 _HOUSEKEEPING = frozenset({"seal", "commit", "reclaim", "cleanup", "close", "status", "metadata"})
@@ -40,9 +45,6 @@ WAYS: Final = {"native": frozenset[str](), "fallback": FALLBACK_HOOKS}
 
 Test = TypeVar("Test", bound=Callable[..., None])
 
-ON_DISK: Final = "/var/tmp"
-"""Where homes are made, unless somebody says otherwise: ``/tmp`` may be in memory."""
-
 
 def natively(test: Test) -> Test:
     """Run a test once: it uses no hook that a fallback could do."""
@@ -50,67 +52,18 @@ def natively(test: Test) -> Test:
     return test
 
 
-def parent_of_homes(config: pytest.Config) -> str:
-    """Return the directory that ``--home`` names, or one on a disk."""
-    named = config.getoption("--home", None)
-    return os.path.abspath(named) if named else os.environ.get("TMPDIR", ON_DISK)
-
-
-class DriverOpener:
-    """Opens one driver, as often as a test wants, and closes it in the end."""
-
-    def __init__(self, masked: frozenset[str]) -> None:
-        """Open with ``masked`` hooks treated as not implemented."""
-        self.masked = masked
-        """The hooks that the driver under test is used without."""
-        self.options: tuple[tuple[str, str], ...] = ()
-        """The storage options that the driver was opened with."""
-        self._opened: list[GraphDriver] = []
-        self._arguments: tuple[str, str | DriverFactory, Sequence[tuple[str, str]]] | None = None
+class _OpenerOfTests(DriverOpener):
+    """Skips an ordinary user's tests of a driver that only root can open."""
 
     def __call__(
         self, directory: str, driver: str | DriverFactory, *, options: Sequence[tuple[str, str]] = ()
     ) -> GraphDriver:
-        """Open ``driver`` with its home and its run root below ``directory``.
-
-        Args:
-            directory: An existing directory on the file system to test on.
-            driver: The name of an installed driver, or a factory.
-            options: The driver's storage options.
-        """
-        self._arguments = directory, driver, options
-        self.options = tuple(options)
-        home, run_root = os.path.join(directory, "home"), os.path.join(directory, "run")
-        if isinstance(driver, str):
-            opened = open_driver(driver, home=home, run_root=run_root, options=options, masked=self.masked)
-        else:
-            implementation = driver(home, run_root, tuple(options), ())
-            name = f"{driver.__module__}.{getattr(driver, '__name__', 'driver')}"
-            opened = GraphDriver(name, implementation, home=home, run_root=run_root, masked=self.masked)
-        self._opened.append(opened)
-        return opened
-
-    def again(self, *more_options: tuple[str, str]) -> GraphDriver:
-        """Open the same driver at the same place once more, as another process would."""
-        directory, driver, options = self._known_arguments()
-        if more_options:
-            return DriverOpener(self.masked)(directory, driver, options=(*options, *more_options))
-        return self(directory, driver, options=options)
-
-    def elsewhere(self, directory: str) -> GraphDriver:
-        """Open the same driver with an empty home below another existing directory."""
-        _, driver, options = self._known_arguments()
-        return self(directory, driver, options=options)
-
-    def _known_arguments(self) -> tuple[str, str | DriverFactory, Sequence[tuple[str, str]]]:
-        if self._arguments is None:
-            raise RuntimeError("the fixture `driver` must open its driver with the fixture `open_driver_at`")
-        return self._arguments
-
-    def close(self) -> None:
-        """Close everything opened."""
-        while self._opened:
-            self._opened.pop().cleanup()
+        try:
+            return super().__call__(directory, driver, options=options)
+        except PrerequisitesMissing as missing:
+            if os.geteuid() == 0:
+                raise
+            skip_by_probe(missing.reason)
 
 
 class DriverFixtures:
@@ -146,11 +99,9 @@ class DriverFixtures:
             if name in self.known_gaps:
                 request.node.add_marker(pytest.mark.xfail(reason=self.known_gaps[name], strict=True))
         recorder = request.config.getoption("--conformance-report", None)
-        if not (recorder or request.config.getoption("--driver", None)):
+        if not (recorder or request.config.getoption("--graph-driver", None)):
             yield
             return
-        from hostspec.testing.subject import describe_once  # noqa: PLC0415 - only reports need it
-
         driver = request.getfixturevalue("driver")
         yield
         describe_once(request, driver, request.getfixturevalue("open_driver_at"))
@@ -158,7 +109,7 @@ class DriverFixtures:
     @pytest.fixture
     def open_driver_at(self, request: pytest.FixtureRequest) -> Iterator[DriverOpener]:
         """Opens the driver under test in a directory: ``open_driver_at(directory, "name")``."""
-        opener = DriverOpener(WAYS[getattr(request, "param", "native")])
+        opener = _OpenerOfTests(WAYS[getattr(request, "param", "native")])
         try:
             yield opener
         finally:
@@ -192,6 +143,6 @@ class DriverFixtures:
 
     @pytest.fixture
     def privileged(self) -> None:
-        """Skips who may not give files away or make device nodes."""
-        if os.geteuid() != 0:
-            skip_by_probe("gives files to several users and makes devices, which only root may")
+        """Skips who may not give files to anybody or make devices, such as root of a user namespace."""
+        if os.geteuid() != 0 or in_user_namespace():
+            skip_by_probe("gives files to several users and makes devices, which only the machine's root may")

@@ -8,6 +8,8 @@ nothing until a test of the suite is there.
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import suppress
 
 import pytest
 
@@ -16,14 +18,21 @@ __all__ = [
     "pytest_collection_finish",
     "pytest_collection_modifyitems",
     "pytest_configure",
+    "pytest_load_initial_conftests",
 ]
+
+_SHORT_NAMES = {"--driver": "--graph-driver", "--home": "--driver-home"}
+"""Names of options that are ours where nobody else has them, and the names that always are."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the suite."""
     group = parser.getgroup("hostspec", "conformance of graph drivers (hostspec)")
     group.addoption(
-        "--driver", metavar="NAME", help="the installed driver that `--pyargs hostspec.testing` is to prove"
+        "--graph-driver",
+        metavar="NAME",
+        help="the installed driver that `--pyargs hostspec.testing` is to prove; "
+        "or --driver, where no other plugin has an option of that name",
     )
     group.addoption(
         "--driver-option",
@@ -33,16 +42,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="a storage option of that driver, without its prefix; may be repeated",
     )
     group.addoption(
-        "--home",
+        "--driver-home",
         metavar="DIR",
         help="where homes of the driver are made, hence the file system to test on "
-        "(default: a temporary directory on disk)",
+        "(default: a temporary directory on disk); or --home, as above",
     )
     group.addoption(
         "--conformance-report",
         metavar="FILE",
         help="write what the suite found to FILE, as its name ends: .html, .json or .md",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser, args: list[str]) -> Generator[None, None, None]:
+    """Take the short names of options, if they are used, and no plugin and no conftest.py has them.
+
+    Others have a ``--driver``, too, and two of them would break every run of pytest where both are installed.
+    """
+    yield
+    if not any(arg.partition("=")[0] in _SHORT_NAMES for arg in args):
+        return
+    with suppress(pytest.UsageError):  # which pytest meets again, and says
+        _, unknown = parser.parse_known_and_unknown_args(args)
+        group = parser.getgroup("hostspec")
+        for name in sorted(_SHORT_NAMES.keys() & {arg.partition("=")[0] for arg in unknown}):
+            always = _SHORT_NAMES[name]
+            group.addoption(name, dest=always.strip("-").replace("-", "_"), help=f"the same as {always}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,11 +78,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
-    if config.getoption("--driver"):
+    if config.getoption("--graph-driver"):
         from hostspec.testing.named_driver import check_named_driver  # noqa: PLC0415 - only for who proves one
 
         check_named_driver(config)
-    if config.getoption("--driver") or config.getoption("--conformance-report"):
+    if config.getoption("--graph-driver") or config.getoption("--conformance-report"):
         from hostspec.testing.recording import Recorder  # noqa: PLC0415 - as above
 
         config.pluginmanager.register(Recorder(config.getoption("--conformance-report")), "hostspec-recorder")
@@ -64,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Refuse to prove a driver that nobody named."""
-    if config.getoption("--driver") or "hostspec.testing.test_installed_driver" not in sys.modules:
+    if config.getoption("--graph-driver") or "hostspec.testing.test_installed_driver" not in sys.modules:
         return
     if any(item.path.name == "test_installed_driver.py" for item in items):
         from hostspec.testing.named_driver import named_driver  # noqa: PLC0415 - as above

@@ -22,10 +22,11 @@ from hypothesis.stateful import (
 
 from hostspec.errors import LayerInUse
 from hostspec.idmap import IdMap
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layer_tars import with_layer
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import change_tree
-from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.random_trees import DIRECTORIES, IDS, LEAVES, NAMES, trees
 from hostspec.testing.samples import ANOTHER, MAPPED, SCATTERED, UNMAPPED
 from hostspec.testing.tree import Kind, Tree
@@ -137,6 +138,8 @@ class _History(RuleBasedStateMachine):
     @rule(data=st.data(), idmap=MAPS)
     def copy_a_template(self, data: st.DataObject, idmap: IdMap) -> None:
         template = self._any(data)
+        # A parent that was removed is unknown, also where the layers on it live on.
+        template = template._replace(parent=self._parent_of(template))
         copy = self._layers.copy(self._new_id(), template, idmap)
         self._stood_on.add(template.layer_id)
         self._keep(copy)

@@ -17,9 +17,10 @@ import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.errors import Duplicate, HostspecError, InvalidRequest, OperationNotSupported, Unknown
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layers import Layers
 from hostspec.testing.on_disk import read_tree
-from hostspec.testing.opening import DriverFixtures, DriverOpener, natively
+from hostspec.testing.opening import DriverFixtures, natively
 from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import MAPPED, MINE
 from hostspec.values import CreateOptions, DedupOptions, LayerRef, MountOptions
@@ -140,6 +141,7 @@ class Refusals(DriverFixtures):
         with pytest.raises((InvalidRequest, OperationNotSupported)):
             driver.dedup([made.layer_id], DedupOptions(method="no-such-method"))
 
+    @pytest.mark.usefixtures("privileged")
     def test_a_layer_that_is_refused_its_content_can_be_removed(self, driver: GraphDriver) -> None:
         driver.create("broken", options=CreateOptions(idmap=MAPPED))
         with pytest.raises(HostspecError):

@@ -19,6 +19,7 @@ before a fixture is used.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -48,13 +49,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def rootfs_source(pytestconfig: pytest.Config) -> str:
     """What :func:`rootfs_image` is imported from; override it, or configure ``rootfs_image``."""
-    named = pytestconfig.getoption("--rootfs-image") or pytestconfig.getini(SOURCE)
+    named = pytestconfig.getoption("--rootfs-image") or _configured(pytestconfig, SOURCE)
     if not named:
         raise pytest.UsageError(
             "rootfs needs an image: give --rootfs-image SOURCE, set rootfs_image in pytest's configuration, "
             "or write a session fixture rootfs_source that returns one"
         )
-    return str(named)
+    return named
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +64,7 @@ def rootfs_store(pytestconfig: pytest.Config) -> Iterator[Store]:
     from hostspec.store import open_store  # noqa: PLC0415 - only who uses it waits for it
     from hostspec.testing.clones import clear_dead  # noqa: PLC0415
 
-    directory = pytestconfig.getini(DIRECTORY) or _default_directory()
+    directory = _configured(pytestconfig, DIRECTORY) or _default_directory()
     with open_store(
         root=os.path.join(directory, "graph"),
         run_root=os.path.join(directory, "run"),
@@ -104,6 +105,13 @@ def rootfs(layer_clone: LayerClone, rootfs_image: Image) -> Path:
     """A writable root file system of the test's own: the path at which it is mounted."""
     clone: Clone = layer_clone(rootfs_image)
     return clone.path
+
+
+def _configured(config: pytest.Config, key: str) -> str:
+    """Return a value of the configuration, in which ``./`` and ``../`` begin at the directory of its file."""
+    value = str(config.getini(key) or "")
+    start = str(config.inipath.parent if config.inipath else config.rootpath)
+    return re.sub(r"^([\w-]+:)?(?=\.\.?/)", lambda transport: f"{transport[1] or ''}{start}/", value)
 
 
 def _default_directory() -> str:

@@ -14,9 +14,10 @@ import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.errors import HostspecError
+from hostspec.kernel.capabilities import in_user_namespace
 from hostspec.kernel.filesystems import filesystem_name
 from hostspec.plugins import installed_drivers
-from hostspec.testing.opening import DriverOpener
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.samples import MAPPED
 
 __all__ = ["AREA", "SUBJECT", "describe_once"]
@@ -41,11 +42,12 @@ def describe_once(request: pytest.FixtureRequest, driver: GraphDriver, opener: D
     node.user_properties.append((AREA, _area_of(type(request.instance), node.originalname)))
     described = request.config.stash.setdefault(_described, set())
     subject = node.nodeid.rpartition("::")[0]
-    # The fallbacks say of themselves that they cannot do what the driver can.
-    if subject in described or opener.masked:
+    if subject in described:
         return
     with suppress(HostspecError, OSError):
-        node.user_properties.append((SUBJECT, _describe(driver, opener)))
+        # The fallbacks say of themselves that they cannot do what the driver can.
+        native = opener.unmasked() if opener.masked else driver
+        node.user_properties.append((SUBJECT, _describe(native, opener)))
         described.add(subject)
 
 
@@ -68,5 +70,11 @@ def _describe(driver: GraphDriver, opener: DriverOpener) -> dict[str, object]:
         "filesystem": filesystem_name(place),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "user": "root" if os.geteuid() == 0 else "an ordinary user",
+        "user": _user(),
     }
+
+
+def _user() -> str:
+    if os.geteuid() != 0:
+        return "an ordinary user"
+    return "root of a user namespace" if in_user_namespace() else "root"

@@ -14,10 +14,11 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.errors import Duplicate, IdNotMapped, Unknown
 from hostspec.idmap import IdMap
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.layer_tars import with_layer
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import count_files
-from hostspec.testing.opening import DriverFixtures, DriverOpener
+from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.requirements import skip_by_capability
 from hostspec.testing.samples import ANOTHER, GAPS, HIGHEST, MAPPED, SMALL, UNMAPPED
 from hostspec.testing.tree import Tree, file

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hostspec.driver import GraphDriver
+from hostspec.testing.driver_opener import DriverOpener
 from hostspec.testing.named_driver import named_driver
-from hostspec.testing.opening import DriverOpener
 from hostspec.testing.suite import DriverConformance
 
 __all__ = ["TestInstalledDriver"]

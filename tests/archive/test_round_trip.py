@@ -12,10 +12,11 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from hostspec.archive.changes import compare_trees, upper_changes
+from hostspec.archive.changes import compare_trees
 from hostspec.archive.pack import pack, pack_tree
 from hostspec.archive.reader import TarReader
 from hostspec.archive.unpack import unpack
+from hostspec.archive.upper import upper_changes
 from hostspec.archive.whiteouts import WhiteoutForm
 from hostspec.idmap import IdMap
 from hostspec.kernel.mounts import mount, unmount

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hostspec.archive.changes import compare_trees, upper_changes
+from hostspec.archive.changes import compare_trees
 from hostspec.archive.unpack import unpack
-from hostspec.archive.upper import inspect_upper
+from hostspec.archive.upper import inspect_upper, upper_changes
 from hostspec.archive.whiteouts import WhiteoutForm
 from hostspec.errors import InvalidArchive
 from hostspec.idmap import IdMap
@@ -65,6 +66,19 @@ class Layers:
         options = f"lowerdir={self.lower},upperdir={self.upper},workdir={self.work}"
         if self.form is WhiteoutForm.USER_OVERLAY:
             options += ",userxattr"
+        mount("overlay", str(self.merged), "overlay", 0, options)
+        try:
+            yield self.merged
+        finally:
+            unmount(str(self.merged))
+
+    @contextmanager
+    def over(self, upper: Path, *lowers: Path) -> Iterator[Path]:
+        """Mount an upper directory over others, so that only what carries content is copied up whole."""
+        shutil.rmtree(self.work)
+        self.work.mkdir()
+        below = ":".join(map(str, lowers))
+        options = f"metacopy=on,redirect_dir=on,lowerdir={below},upperdir={upper},workdir={self.work}"
         mount("overlay", str(self.merged), "overlay", 0, options)
         try:
             yield self.merged
@@ -276,6 +290,36 @@ def test_what_lies_below_an_opaque_directory_is_read_as_the_mount_shows_it(tmp_p
     assert Change("/dir/sub/two", ChangeKind.DELETE) in by_walk
 
 
+def test_a_directory_that_takes_the_place_of_a_link_is_not_compared_with_what_the_link_led_to(
+    tmp_path: Path,
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "usr/lib/sub/deeper").mkdir(parents=True)
+    (old / "usr/lib/sub/file").touch()
+    (old / "lib").symlink_to("usr/lib")
+    (old / "loop").symlink_to("loop")
+    shutil.copytree(old, new, symlinks=True)
+    for name in ("lib", "loop"):
+        (new / name).unlink()
+        (new / name / "sub/deeper").mkdir(parents=True)
+    os.chmod(new / "usr/lib/sub/file", 0o600)  # after both, so that comparing goes on
+
+    changes = [str(each) for each in compare_trees(str(new), str(old), new_map=IdMap(), old_map=IdMap())]
+
+    replaced = [
+        f"{kind} /{name}{path}"
+        for name in ("lib", "loop")
+        for kind, path in (("Modify", ""), ("Add", "/sub"), ("Add", "/sub/deeper"))
+    ]
+    assert changes == [
+        *replaced,
+        "Modify /usr",
+        "Modify /usr/lib",
+        "Modify /usr/lib/sub",
+        "Modify /usr/lib/sub/file",
+    ]
+
+
 def test_content_that_changed_alone_is_seen_in_an_upper_directory(tmp_path: Path) -> None:
     layers = Layers(tmp_path, WhiteoutForm.OVERLAY)
     before = os.stat(layers.lower / "file")
@@ -292,6 +336,36 @@ def test_a_file_copied_up_unchanged_is_no_change(tmp_path: Path) -> None:
         pass
     assert (layers.upper / "dir/one").exists()
     assert list(upper_changes(str(layers.upper), [str(layers.lower)], form=layers.form)) == []
+
+
+def test_what_is_copied_up_from_a_stub_is_compared_with_the_content_further_below(tmp_path: Path) -> None:
+    layers = Layers(tmp_path, WhiteoutForm.OVERLAY)
+    bottom = tmp_path / "bottom"
+    bottom.mkdir()
+    for name in ("same", "zeros", "moved", "over"):
+        (bottom / name).write_text("content")
+        os.utime(bottom / name, ns=(1, 1))
+    with layers.over(layers.upper, layers.lower, bottom) as root:
+        # Stubs, as an ownership pass leaves them.
+        for name in ("same", "zeros", "moved"):
+            os.chown(root / name, 5, 5)
+    stubs, upper = tmp_path / "stubs", tmp_path / "container"
+    layers.upper.rename(stubs)
+    upper.mkdir()
+    with layers.over(upper, stubs, layers.lower, bottom) as root:
+        with open(root / "same", "r+b"):
+            pass
+        (root / "zeros").write_bytes(bytes(len("content")))
+        os.utime(root / "zeros", ns=(1, 1))
+        for owner in (6, 0):
+            os.chown(root / "moved", owner, owner)
+        (root / "moved").rename(root / "over")
+    assert os.getxattr(upper / "over", "trusted.overlay.redirect")
+
+    lowers = [str(each) for each in (stubs, layers.lower, bottom)]
+    changes = [str(each) for each in upper_changes(str(upper), lowers, form=layers.form)]
+
+    assert changes == ["Delete /moved", "Modify /over", "Modify /zeros"]
 
 
 def test_stubs_and_renamed_directories_are_found_out(tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ import pytest
 from hostspec.cli.bench.work import WORKS
 from hostspec.cli.main import main
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import require_mkfs
 
 COMMAND = "import sys; from hostspec.cli.main import main; sys.exit(main())"
 
 
-def bench(scratch: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def bench(scratch: Path, *words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = (sys.executable, "-c", COMMAND, "bench", "--scratch", str(scratch), "--repeat=1", *words)
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ if path is None else os.environ | {"PYTHONPATH": str(path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def test_the_asked_driver_does_every_work_beside_the_others(scratch: Path) -> None:
+    require_mkfs("btrfs")
     done = bench(scratch, "--driver=vfs", "--files=3", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     columns = json.loads(done.stdout)
@@ -43,10 +46,27 @@ def test_the_asked_driver_does_every_work_beside_the_others(scratch: Path) -> No
 
 
 def test_the_table_has_a_line_for_each_work_and_says_why_a_driver_is_missing(scratch: Path) -> None:
+    require_mkfs("btrfs")
     done = bench(scratch, "--driver=btrfs", "--files=3")
     assert done.returncode == 0, done.stderr
     assert all(f"\n{work}  " in done.stdout for work in WORKS)
     assert "must be on btrfs" in done.stdout
+
+
+def test_a_driver_that_is_not_written_yet_fails_alone(
+    scratch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new-driver", "fresh", str(tmp_path / "fresh")]) == 0
+    capsys.readouterr()
+    facts = tmp_path / "fresh" / "hostspec_fresh-1.0.dist-info"
+    facts.mkdir()
+    (facts / "entry_points.txt").write_text("[hostspec.drivers]\nfresh = hostspec_fresh:open_driver\n")
+
+    done = bench(scratch, "--driver=fresh", "--files=3", path=tmp_path / "fresh")
+
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "fresh: failed: NotImplementedError: fresh: create is not written yet" in done.stdout
+    assert "\nremove and reclaim  " in done.stdout
 
 
 @pytest.mark.parametrize(

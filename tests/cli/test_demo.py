@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pluggy
 import pytest
 
 from hostspec.cli.demo.host_ids import HostIds, three_maps
@@ -78,6 +79,20 @@ def test_an_ordinary_user_sees_what_is_possible_and_why_not_the_rest(rootfs: Pat
     assert "vfs " in done.stdout
     assert "any driver on xfs: only root can mount a scratch file system" in done.stdout
     assert "squashed" in done.stdout or "subordinate IDs of this user" in done.stdout
+
+
+def test_where_no_driver_is_installed_it_says_what_to_install(tmp_path: Path) -> None:
+    """Every other distribution is there, and hostspec itself as it lies in the repository."""
+    for each in Path(pluggy.__file__).parents[1].iterdir():
+        if "hostspec" not in each.name:
+            (tmp_path / each.name).symlink_to(each)
+    path = os.pathsep.join((str(tmp_path), str(Path(__file__).parents[2])))
+    done = subprocess.run(
+        [sys.executable, "-S", *DEMO[1:]],
+        capture_output=True, check=False, text=True, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "none is installed; pip install hostspec-overlay" in done.stderr
 
 
 def test_an_input_that_is_not_there_is_named() -> None:

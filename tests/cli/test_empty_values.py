@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.running import PEER, Commands
-from tests.cli.test_peer import BASE, both
+from tests.cli.test_peer import BASE, both, ordered
 from tests.peers.differences import DIFFERENT_ON_EMPTY_VALUES
 from tests.store.tars import tar_of
 
@@ -221,8 +221,9 @@ def test_empty_values_are_taken_as_the_peer_takes_them(
         # In this process, which is faster, but where standard input is read: that is pytest's.
         done, theirs = (ours if "" in words else run)(*words), peer(*words)
         # What a command that fails has printed before is its own business; scripts look at the exit code.
-        seen = (done.code != 0, ours.comparable(done.out).strip() if not done.code else "")
-        expected = (theirs.code != 0, peer.comparable(theirs.out).strip() if not theirs.code else "")
+        seen = (done.code != 0, [] if done.code else ordered(words[0], ours.comparable(done.out).strip()))
+        told = [] if theirs.code else ordered(words[0], peer.comparable(theirs.out).strip())
+        expected = (theirs.code != 0, told)
         if seen != expected:
             differences.append(f"{line}: {done}, but {PEER} {theirs}")
         silent = done.code and words[0] != "exists" and not done.err.startswith("hostspec: ")

@@ -57,6 +57,17 @@ def test_words_are_read_or_refused_but_never_crash(words: list[str]) -> None:
     assert read is None or read.positionals == tuple(words[len(words) - len(read.positionals) :])
 
 
+def test_flags_of_one_letter_may_be_joined() -> None:
+    quiet = Flag(("-q", "--quiet"), "")
+
+    read = parse_flags(["-qji", "ID", "-q"], (*FLAGS, quiet))
+
+    assert (read.given("quiet"), read.given("json"), read.one("id")) == (True, True, "ID")
+    for refused in ("-jx", "-ij", "-jq=true", "--jq"):
+        with pytest.raises(UsageError):
+            parse_flags([refused, "ID"], (*FLAGS, quiet))
+
+
 def test_flags_end_at_the_first_positional() -> None:
     assert parse("-j", "layer", "-n", "x").positionals == ("layer", "-n", "x")
 

@@ -144,7 +144,7 @@ def both(directory: Path, driver: str) -> Iterator[tuple[Commands, Commands]]:
     if os.geteuid() != 0:
         pytest.skip(f"{PEER} works as root only")
     if shutil.which(PEER) is None:
-        require_or_skip(PEER, "it is not installed")
+        require_or_skip(PEER, "is not installed; Debian's package has the same name")
     places = [directory / "ours", directory / "peer"]
     for place in places:
         place.mkdir()
@@ -172,8 +172,8 @@ def _compare(
         words = [tars.get(word, word).strip('"') for word in line.split(" ")]
         done, theirs = (run or ours)(*words), peer(*words)
         # Only success and failure can be compared: the peer says 125 where it does not understand.
-        seen = (done.code != 0, _ordered(words[0], ours.comparable(done.out)))
-        expected = (theirs.code != 0, _ordered(words[0], peer.comparable(theirs.out)))
+        seen = (done.code != 0, ordered(words[0], ours.comparable(done.out)))
+        expected = (theirs.code != 0, ordered(words[0], peer.comparable(theirs.out)))
         if seen != expected:
             differences.append(f"{line}: {done} but the peer {theirs}")
         # As the peer does, the layers that went with an image are named on standard error.
@@ -182,7 +182,7 @@ def _compare(
     assert not differences, "\n".join(differences)
 
 
-def _ordered(command: str, output: str) -> list[str]:
+def ordered(command: str, output: str) -> list[str]:
     lines = output.splitlines()
     # By path; the peer's order is that of a walk, which says nothing.
     return sorted(lines) if command == "changes" else lines

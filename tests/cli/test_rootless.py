@@ -71,3 +71,16 @@ def test_without_a_namespace_the_same_store_is_looked_at(home: Path, python: str
 
     assert configured.returncode == listed.returncode == 0, configured.stderr + listed.stderr
     assert f'"root":"{home}/.local/share/containers/storage"' in configured.stdout
+
+
+def test_an_ordinary_user_is_told_how_files_get_their_owners(home: Path, python: str) -> None:
+    tar = home / "base.tar"
+    tar.write_bytes(tar_of({"name": b"mine"}, uid=7, gid=8))
+    flags = ("-s", "vfs", "-g", str(home / "graph"), "-R", str(home / "run"))
+
+    done = _hostspec(python, home, "import-layer", *flags, "-f", str(tar))
+
+    assert done.returncode == 1
+    assert "by hostspec unshare, or with the option vfs.ignore_chown_errors=true" in done.stderr
+    squashed = ("--storage-opt", "vfs.ignore_chown_errors=true")
+    assert _hostspec(python, home, "import-layer", *flags, *squashed, "-f", str(tar)).returncode == 0

@@ -85,7 +85,7 @@ def test_images_are_pulled_and_pushed(
     hostspec: Commands, other: Commands, image: str, tmp_path: Path
 ) -> None:
     if shutil.which("skopeo") is None:
-        require_or_skip("skopeo", "is not installed")
+        require_or_skip("skopeo", "is not installed; Debian's package has the same name")
     hostspec.good("export", image, f"oci:{tmp_path}/layout:tag")
 
     pulled = other("pull", "--name", "mine", f"oci:{tmp_path}/layout:tag")

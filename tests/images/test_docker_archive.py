@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostspec.errors import InvalidArchive, InvalidRequest
+from hostspec.images.archive_members import ArchiveMembers
 from hostspec.images.docker_archive_writer import DockerArchiveWriter
 from hostspec.images.sources import image_source
 from tests.images.archives import archive, as_docker_saved, config_of, link, listed, opened_archive
@@ -151,6 +152,20 @@ def test_a_truncated_archive_is_broken(tmp_path: Path) -> None:
         path.write_bytes(content[:length])
         with pytest.raises(InvalidArchive):
             layers_of(path)
+
+
+def test_an_endless_name_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = as_docker_saved(tmp_path / "archive", BASE)
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    content = path.read_bytes()
+    with path.open("wb") as file:
+        file.write(name.tobuf(tarfile.GNU_FORMAT))
+        file.seek(name.size, os.SEEK_CUR)  # sparse
+        file.write(content)
+
+    with pytest.raises(InvalidArchive, match="extended header of 1099511627776 bytes"):
+        ArchiveMembers(str(path))
 
 
 def test_what_is_no_archive_of_images_is_not_taken_for_one(tmp_path: Path) -> None:

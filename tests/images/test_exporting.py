@@ -306,6 +306,16 @@ def test_several_images_in_one_archive_share_layers(
         export_images(store, [image.id, other.id], f"docker-archive:{path}:name")
 
 
+def test_an_image_that_is_named_twice_is_written_once(store: Store, image: Image, tmp_path: Path) -> None:
+    path = tmp_path / "images.tar"
+
+    written = export_images(store, [image.id, image.names[0]], f"docker-archive:{path}")
+
+    assert len(written) == 1
+    with opened_archive(path) as archive:
+        assert len(archive.images) == 1
+
+
 def test_the_same_image_gives_the_same_archive(store: Store, image: Image, tmp_path: Path) -> None:
     for name in ("one", "two"):
         export_images(store, [image.id], f"docker-archive:{tmp_path}/{name}:mine:1.0")

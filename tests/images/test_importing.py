@@ -159,7 +159,8 @@ def _forget_a_diff_id(layout: Layout) -> None:
 
 
 def _damage_manifest(layout: Layout) -> None:
-    layout.replace(layout.listed()[0]["digest"], b"{}")
+    digest = layout.listed()[0]["digest"]
+    layout.replace(digest, b"{}".ljust(len(layout.blob(digest))))
 
 
 @pytest.mark.parametrize(
@@ -197,11 +198,56 @@ def test_a_layer_that_was_there_before_survives_a_failed_import(store: Store, la
     assert names_of_layers(store) == [kept.id]
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"manifests": 3}', b'{"manifests": [{}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b'{"manifests": 3}', b'{"manifests": [{}]}', b'{"manifests":' + b"[" * 100_000],
+)
 def test_a_broken_index_is_an_error_that_names_it(store: Store, layout: Layout, content: bytes) -> None:
     Path(layout.path, "index.json").write_bytes(content)
 
     with pytest.raises(InvalidArchive, match=r"index\.json"):
+        import_image(store, f"oci:{layout.path}")
+
+
+@pytest.mark.parametrize("change", [{"annotations": ["a"]}, {"platform": "linux"}, {"size": True}])
+def test_a_descriptor_with_fields_of_wrong_types_is_refused(
+    store: Store, layout: Layout, change: dict[str, object]
+) -> None:
+    layout.image(BASE)
+    layout.list({**layout.listed()[0], **change})
+
+    with pytest.raises(InvalidArchive, match=r"index\.json"):
+        import_image(store, f"oci:{layout.path}")
+
+
+@pytest.mark.parametrize("part", ["manifest", "config", "layers"])
+def test_a_blob_of_another_length_than_its_descriptor_says_is_refused_unread(
+    store: Store, layout: Layout, part: str
+) -> None:
+    digest = layout.image(BASE)
+    if part != "manifest":
+        found = json.loads(layout.blob(digest))[part]
+        digest = (found[0] if part == "layers" else found)["digest"]
+    name = layout.path / "blobs" / digest.replace(":", "/")
+    os.truncate(name, 1 << 40)  # sparse, and more than fits into memory
+
+    with pytest.raises(InvalidArchive, match=r"has 1099511627776 bytes instead of \d+"):
+        import_image(store, f"oci:{layout.path}")
+    assert (*store.layers(), *store.images()) == ()
+
+
+def test_an_endless_index_is_not_read_into_memory(store: Store, layout: Layout) -> None:
+    os.truncate(layout.path / "index.json", 1 << 40)
+
+    with pytest.raises(InvalidArchive, match=r"index\.json.*longer than"):
+        import_image(store, f"oci:{layout.path}")
+
+
+def test_nobody_waits_for_a_pipe_in_a_layout(store: Store, layout: Layout) -> None:
+    (layout.path / "index.json").unlink()
+    os.mkfifo(layout.path / "index.json")
+
+    with pytest.raises(InvalidArchive, match=r"index\.json.*no file"):
         import_image(store, f"oci:{layout.path}")
 
 

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from hostspec.images import import_image
 from hostspec.store import Store
-from hostspec.testing.requirements import require_or_skip
 from tests.images.layouts import Layout
+from tests.images.programs import run
 from tests.store.tars import tar_of
 
 BASE = tar_of({"etc": None, "etc/name": b"base\n"})
 TOP = tar_of({"etc/name": b"top\n", ".wh.gone": b""})
-
-
-def run(program: str, *words: str) -> str:
-    if shutil.which(program) is None:
-        require_or_skip(program, "it is not installed")
-    environment = {**os.environ, "CONTAINERS_STORAGE_CONF": os.devnull}
-    done = subprocess.run([program, *words], capture_output=True, check=False, text=True, env=environment)
-    assert done.returncode == 0, f"{program} {words}: {done.stderr}"
-    return done.stdout
 
 
 def test_a_layout_that_skopeo_copied_is_read(store: Store, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -12,9 +10,9 @@ import pytest
 
 from hostspec.images import copy_image, export_images, import_image
 from hostspec.store import Image, Store, open_store
-from hostspec.testing.requirements import require_or_skip
 from tests.images.archives import opened_archive
 from tests.images.layouts import Layout
+from tests.images.programs import run
 from tests.peers.clients import Place, require_program
 from tests.store.tars import tar_of
 
@@ -27,15 +25,6 @@ def image(store: Store, tmp_path: Path) -> Image:
     layout = Layout(tmp_path / "layout")
     layout.image(BASE, TOP)
     return import_image(store, f"oci:{layout.path}", names=["localhost/mine:latest"])
-
-
-def run(program: str, *words: str) -> str:
-    if shutil.which(program) is None:
-        require_or_skip(program, "is not installed")
-    environment = {**os.environ, "CONTAINERS_STORAGE_CONF": os.devnull}
-    done = subprocess.run([program, *words], capture_output=True, check=False, text=True, env=environment)
-    assert done.returncode == 0, f"{program} {words}: {done.stderr}"
-    return done.stdout
 
 
 def storage(store: Store) -> str:

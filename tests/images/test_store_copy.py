@@ -22,6 +22,7 @@ from hostspec.images.store_copy import copy_image
 from hostspec.kernel.mountinfo import mount_points
 from hostspec.store import Image, Store, open_store
 from tests.images.layouts import Layout
+from tests.scratch_filesystems import directory_for
 from tests.store.conftest import OpenStore
 from tests.store.tars import digest_of, tar_of
 
@@ -51,7 +52,7 @@ def image(store: Store, tmp_path: Path) -> Image:
 
 @pytest.fixture(params=["vfs", "overlay", "btrfs"])
 def target(request: pytest.FixtureRequest) -> Iterator[Store]:
-    directory = request.getfixturevalue(f"{'btrfs' if request.param == 'btrfs' else 'ext4'}_directory")
+    directory = directory_for(request.param, request)
     with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=request.param) as opened:
         yield opened
 

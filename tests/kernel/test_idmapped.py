@@ -8,7 +8,9 @@ import pytest
 
 from hostspec.idmap import IdMap
 from hostspec.kernel.idmapped import idmapped_clone
-from hostspec.kernel.mounts import mount, mount_table, move_mount, unmount, unmount_all
+from hostspec.kernel.mountfds import move_mount
+from hostspec.kernel.mountinfo import mount_table
+from hostspec.kernel.mounts import mount, unmount, unmount_all
 from hostspec.kernel.usernamespaces import user_namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

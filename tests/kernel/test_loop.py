@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from hostspec.kernel.loop import MINIMUM_BYTES, loop_filesystem
-from hostspec.kernel.mounts import is_mountpoint, mount
+from hostspec.kernel.mountinfo import is_mountpoint
+from hostspec.kernel.mounts import mount
+from tests.scratch_filesystems import require_mkfs
 
 _ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
@@ -18,6 +20,7 @@ def _loop_images() -> set[str]:
 @_ROOT_ONLY
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_a_scratch_file_system_is_there_and_then_gone(tmp_path: Path, kind: str) -> None:
+    require_mkfs(kind)
     with loop_filesystem(kind, str(tmp_path), size_bytes=MINIMUM_BYTES[kind]) as place:
         assert is_mountpoint(place)
         Path(place, "file").write_text("content")

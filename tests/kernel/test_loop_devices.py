@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hostspec.kernel.loop_devices import attached_loop_device, loop_device
-from hostspec.kernel.mounts import fsconfig_create, fsconfig_string, fsmount, fsopen
+from hostspec.kernel.mountfds import fsconfig_create, fsconfig_string, fsmount, fsopen
 from hostspec.testing.requirements import require_or_skip
 
 

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostspec.kernel.mounts import (
-    MAX_MOUNT_DATA_BYTES,
-    MS_NODEV,
-    MS_NOSUID,
-    bind,
+from hostspec.kernel.mountfds import (
     fsconfig_create,
     fsconfig_fd,
     fsconfig_flag,
@@ -19,15 +15,18 @@ from hostspec.kernel.mounts import (
     fscontext_log,
     fsmount,
     fsopen,
-    is_mountpoint,
-    mount,
-    mount_options_at,
-    mount_points,
-    mount_table,
     move_mount,
     open_tree,
-    private_mount_namespace,
     set_attributes,
+)
+from hostspec.kernel.mountinfo import is_mountpoint, mount_options_at, mount_points, mount_table
+from hostspec.kernel.mounts import (
+    MAX_MOUNT_DATA_BYTES,
+    MS_NODEV,
+    MS_NOSUID,
+    bind,
+    mount,
+    private_mount_namespace,
     unmount,
     unmount_all,
 )
@@ -72,6 +71,16 @@ def test_a_busy_mount_is_unmounted_only_lazily(tmp_path: Path) -> None:
         assert not is_mountpoint(str(tmp_path))
     finally:
         os.close(user)
+
+
+def test_a_mount_that_is_used_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    mount("none", str(tmp_path), "tmpfs")
+    user = os.open(tmp_path, os.O_RDONLY)
+    ending = threading.Timer(0.1, os.close, [user])
+    ending.start()
+    unmount(str(tmp_path), patience=60)
+    ending.join()
+    assert not is_mountpoint(str(tmp_path))
 
 
 def test_everything_below_is_unmounted_even_what_is_busy(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_an_empty_file_is_copied_by_doing_nothing(ext4_directory: str) -> None:
         assert os.fstat(target).st_size == 0
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_a_target_that_is_full_is_an_error(ext4_directory: str, tmp_path: Path) -> None:
     mount("none", str(tmp_path), "tmpfs", data="size=64k")
     try:

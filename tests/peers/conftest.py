@@ -12,6 +12,7 @@ from hostspec.store import Store
 from hostspec.testing.requirements import require_or_skip
 from tests.peers import busybox
 from tests.peers.clients import Place
+from tests.scratch_filesystems import directory_for
 
 DRIVERS = ("overlay", "vfs", "btrfs")
 
@@ -33,8 +34,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """A place for a store of each driver in turn; nothing in it may still be mounted in the end."""
     if os.geteuid() != 0:
         pytest.skip("these programs need root, to mount and to give files their owners")
-    fixture = "btrfs_directory" if request.param == "btrfs" else "ext4_directory"
-    directory = request.getfixturevalue(fixture)
+    directory = directory_for(request.param, request)
     with tempfile.TemporaryDirectory(prefix="hostspec-") as run:
         found = Place(directory, run, request.param)
         with found.open() as store:

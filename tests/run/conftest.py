@@ -14,6 +14,7 @@ from hostspec.store import open_store
 from hostspec.testing.requirements import require_or_skip
 from tests.peers import busybox
 from tests.run.stages import IMAGE, Stage
+from tests.scratch_filesystems import directory_for
 
 DRIVERS = ("overlay", "btrfs", "vfs")
 
@@ -39,7 +40,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> str:
 def stage(request: pytest.FixtureRequest, box: str) -> Iterator[Stage]:
     """A store of the overlay driver, or of the one that is the parameter, with an image."""
     driver = getattr(request, "param", "overlay")
-    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    directory = directory_for(driver, request)
     with tempfile.TemporaryDirectory(prefix="hostspec-") as run:
         with open_store(root=os.path.join(directory, "graph"), run_root=run, driver=driver) as store:
             try:

@@ -33,6 +33,7 @@ class Stage:
         self.subnet = subnet
         flags = ("-g", store.root, "-R", store.run_root, "-s", store.driver_name)
         self.command = (*COMMAND, *flags)
+        self._ran: set[str] = set()
 
     def __call__(self, *words: str, content: bytes | None = None) -> Done:
         """Run a command of hostspec."""
@@ -74,28 +75,37 @@ class Stage:
             finally:
                 process.kill()
 
+    def remember(self) -> None:
+        """Remember which containers there are, for whose control groups nobody could look later."""
+        self._ran |= {each.container for each in known_runs(self.store)} | set(self.containers())
+
     def leftovers(self) -> list[str]:
         """Return what is left of containers that have ended."""
+        self.remember()
         bridge = Bridge.of(self.subnet)
         found = [f"run {each.directory}" for each in known_runs(self.store)]
         found += [f"mount {each}" for each in self._mounts()]
         found += [f"process {each}" for each in _processes_that_name(self.store.run_root)]
+        found += [f"process in a container {each}" for each in _processes_in(self.store.run_root)]
         found += [f"link {name}" for _, name in socket.if_nameindex() if name == bridge.name]
         with leases_of(bridge) as leases:
             found += [f"lease {each}" for each in leases.all()]
-        return found + [f"control group {each}" for each in _cgroups(self._containers())]
+        return found + [f"control group {each}" for each in _cgroups(self._ran)]
 
     def containers(self) -> list[str]:
         """Return the IDs of the containers that the store has."""
         return [each.id for each in self.store.containers()]
 
-    def _containers(self) -> set[str]:
-        return {each.container for each in known_runs(self.store)} | set(self.containers())
-
     def _mounts(self) -> list[str]:
         below = (*mount_points(self.store.root), *mount_points(self.store.run_root))
         # The Go library and we mount a driver's home on itself, so that nothing below it is shared.
         return [each for each in below if each != os.path.join(self.store.root, self.store.driver_name)]
+
+
+def parent_of(process: int) -> int:
+    """Return the process that has started a process, or has taken it over."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("PPid:"))
 
 
 def _processes_that_name(path: str) -> list[str]:
@@ -106,6 +116,16 @@ def _processes_that_name(path: str) -> list[str]:
             words = os.fsdecode(file.read()).split("\0")
             if any(path in word for word in words) and "hostspec.run.monitor" not in words:
                 found.append(" ".join(words))
+    return found
+
+
+def _processes_in(run_root: str) -> list[int]:
+    """Return the processes that see a file which is made for each container of a store (``/etc/hosts``)."""
+    mark, found = f"/{os.path.basename(run_root)}/hostspec-run/", []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/mountinfo", encoding="utf-8") as file:
+            if mark in file.read():
+                found.append(int(name))
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import bind, unmount
+from tests.granted_ids import granted_ids
 from tests.peers.clients import Place, require_program
 from tests.run.stages import IMAGE, Stage
 
@@ -25,12 +26,7 @@ FIRST = 3_000_000
 def _granted(stage: Stage, tmp_path: Path) -> Iterator[None]:
     """Room for as many containers as there are, and no more."""
     del stage  # which is skipped where nobody is root
-    file = tmp_path / "granted"
-    file.write_text(f"containers:{FIRST}:{1024 * PROCESSES}\n")
-    with ExitStack() as stack:
-        for path in ("/etc/subuid", "/etc/subgid"):
-            bind(str(file), path)
-            stack.callback(unmount, path)
+    with granted_ids(tmp_path / "granted", f"containers:{FIRST}:{1024 * PROCESSES}\n"):
         yield
 
 
@@ -57,7 +53,7 @@ while [ $(date +%s) -lt $end ]; do "$@" || exit 1; done
             time.sleep(0.005)
         outputs = [worker.communicate() for worker in workers]
         assert [worker.returncode for worker in workers] == [0] * PROCESSES, outputs
-    assert seen > 0
+    assert seen > 1, "they ran one after another"
     assert stage.containers() == []
 
 
@@ -72,6 +68,33 @@ def test_a_map_has_no_id_in_common_with_a_container_of_podmans(stage: Stage) -> 
         assert int(ours[1]) >= FIRST + 1024
     finally:
         place.podman("rm", "theirs")
+
+
+def test_podman_chooses_no_map_before_one_that_was_chosen_here_is_recorded(stage: Stage) -> None:
+    require_program("podman")
+    place = Place(os.path.dirname(stage.store.root), stage.store.run_root, stage.store.driver_name)
+    with ThreadPoolExecutor(1) as thread:
+        with stage.store.automatic_idmap(IMAGE) as idmap:
+            theirs = thread.submit(
+                place.podman, "create", "--name", "theirs", "--userns", "auto", IMAGE, "sh"
+            )
+            while not _is_waited_for(os.path.join(stage.store.root, "userns.lock")):
+                assert not theirs.done()
+                time.sleep(0.01)
+            stage.store.create_container(IMAGE, names=["ours"], idmap=idmap)
+        theirs.result()
+    maps = [each.idmap for each in stage.store.containers()]
+    place.podman("rm", "theirs")
+    assert len(maps) == 2
+    assert not _overlap(maps), maps
+
+
+def _is_waited_for(path: str) -> bool:
+    """Tell whether somebody waits for a lock on a file (proc(5), /proc/locks)."""
+    inode = str(os.stat(path).st_ino)
+    with open("/proc/locks", encoding="ascii") as table:
+        rows = [line.split() for line in table]
+    return any(row[1] == "->" and row[6].split(":")[2] == inode for row in rows)
 
 
 def test_a_second_container_takes_the_copy_of_the_first(stage: Stage) -> None:

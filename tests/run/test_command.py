@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pty
 import shlex
 import signal
+import struct
+import termios
+import time
 
 import pytest
 
 from hostspec.kernel.mountinfo import mount_table
+from hostspec.run import list_runs
 from tests.run.stages import ENVIRONMENT, IMAGE, MAP, Stage
 
 MUCH = 100_000_000  # bytes
+SMALL, LARGE = (30, 100), (44, 111)  # lines and columns
 
 
 @pytest.mark.parametrize(
@@ -77,8 +83,11 @@ def test_standard_output_and_standard_error_stay_apart(stage: Stage) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_passed_on(stage: Stage, number: signal.Signals) -> None:
-    script = f"trap 'exit 9' {number.name.removeprefix('SIG')}; echo ready; while :; do sleep 0.05; done"
-    with stage.started("run", "--rm", IMAGE, "sh", "-c", script) as process:
+    name = number.name.removeprefix("SIG")
+    script = f"trap 'exit 9' {name}; echo ready; while :; do sleep 0.05; done"
+    # Where the tests run in the background SIGINT is ignored, and what is ignored is not passed on.
+    heard = ("env", f"--default-signal={name}", *stage.command)
+    with stage.beside(*heard, "run", "--rm", IMAGE, "sh", "-c", script) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(number)
@@ -86,11 +95,16 @@ def test_signals_are_passed_on(stage: Stage, number: signal.Signals) -> None:
     assert stage.containers() == []
 
 
+def _resize(terminal: int, lines: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", lines, columns, 0, 0))
+
+
 def _typed(stage: Stage, text: bytes, *words: str) -> tuple[int, bytes]:
     """Run a command on a terminal, type a text, and return its exit code and what is seen."""
     command = [*stage.command, *words]
     child, terminal = pty.fork()
     if child == 0:
+        _resize(0, *SMALL)
         os.execvpe(command[0], command, ENVIRONMENT)  # noqa: S606 - no shell is wanted
     seen = b""
     with open(terminal, "r+b", buffering=0) as stream:
@@ -116,6 +130,57 @@ def test_a_further_process_has_a_terminal_too(stage: Stage) -> None:
     assert code == 6, seen
     assert b"/dev/pts/0\r\nxterm\r\n" in seen
     stage.good("rm", "-f", "web")
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "--rm", "-it", IMAGE), ("exec", "-it", "web")], ids=["run", "exec"]
+)
+def test_a_terminal_has_the_size_of_ours_and_follows_it(stage: Stage, words: tuple[str, ...]) -> None:
+    if words[0] == "exec":
+        stage.good("run", "-d", "--rm", "--name", "web", IMAGE, "sleep", "1000")
+    script = """
+/bin/busybox stty size
+while [ "$(/bin/busybox stty size)" = "30 100" ]; do sleep 0.05; done
+/bin/busybox stty size
+"""
+    command = [*stage.command, *words, "sh", "-c", script]
+    child, terminal = pty.fork()
+    if child == 0:
+        _resize(0, *SMALL)
+        os.execvpe(command[0], command, ENVIRONMENT)  # noqa: S606 - no shell is wanted
+    with open(terminal, "rb", buffering=0) as stream:
+        seen = b""
+        while not seen.endswith(b"30 100\r\n"):
+            seen += stream.read(1)
+        _resize(terminal, *LARGE)
+        while not seen.endswith(b"44 111\r\n"):
+            seen += stream.read(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    stage("rm", "-f", "web")
+
+
+def test_where_there_is_no_terminal_none_can_be_given(stage: Stage) -> None:
+    with stage.beside("setsid", "-w", *stage.command, "run", "--rm", "-t", IMAGE, "sh") as command:
+        _, errors = command.communicate()
+    assert command.returncode == 125
+    assert b"--tty: there is no terminal here" in errors
+    assert stage.containers() == []
+
+
+def test_who_works_in_the_root_does_not_change_the_exit_code(stage: Stage) -> None:
+    with stage.started("run", "-i", "--name", "web", IMAGE, "sh", "-c", "read line; exit 3") as command:
+        while not any(each.process for each in list_runs(stage.store)):
+            time.sleep(0.01)
+        with stage.store.mounting("web") as root:
+            user = os.open(root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _, errors = command.communicate(b"\n")
+        finally:
+            os.close(user)
+    assert command.returncode == 3
+    assert b"busy: " in errors
+    assert "ended (3)" in stage.good("ps", "-a")
+    assert not stage.store.mounted("web")
 
 
 def test_a_terminal_needs_the_foreground(stage: Stage) -> None:

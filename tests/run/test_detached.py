@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
 
+from hostspec.images import import_image
 from hostspec.run import list_runs
+from tests.peers import busybox
 from tests.run.conftest import DRIVERS
-from tests.run.stages import IMAGE, MAP, MAPPED, Stage
+from tests.run.stages import IMAGE, MAP, MAPPED, Stage, parent_of
 
+SIZE = 300 << 20  # bytes
 WAIT = "trap 'exit 7' TERM; echo started; while :; do sleep 0.05; done"
 
 
@@ -72,10 +78,71 @@ def test_exec_has_the_users_environment_and_directory_that_are_asked_for(stage: 
     script = "/bin/busybox id -u; pwd; echo $A $B"
     words = ("-u", "7:8", "-w", "/etc", "-e", "A=second", "web", "sh", "-c", script)
     assert stage.good("exec", *words) == "7\n/etc\nsecond 1\n"
-    assert stage.good("exec", "-u", "7", "web", "sh", "-c", "echo $HOME") == "/\n", "and not root's"
     assert stage("exec", "web", "no-such-program").code == 127
     stage.good("rm", "-f", "web")
     assert stage("exec", "web", "sh").code == 125
+
+
+def test_exec_has_the_home_of_its_user_unless_another_was_asked_for(stage: Stage, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir(0o755)
+    busybox.make_root(str(root))
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nweb:x:7:8::/srv:/bin/sh\n")
+    import_image(stage.store, str(root), names=["homes"])
+    stage.good("run", "-d", "--rm", "--name", "usual", "homes", "sleep", "1000")
+    stage.good("run", "-d", "--rm", "--name", "own", "-e", "HOME=/own", "homes", "sleep", "1000")
+    home = ("sh", "-c", "echo $HOME")
+    assert stage.good("exec", "-u", "web", "usual", *home) == "/srv\n"
+    assert stage.good("exec", "-u", "9", "usual", *home) == "/\n"
+    assert stage.good("exec", "-u", "web", "own", *home) == "/own\n"
+    stage.good("rm", "-f", "usual", "own")
+
+
+@pytest.mark.parametrize(
+    "words", [("delete-container", "web"), ("delete", "web"), ("wipe",)], ids=lambda words: words[0]
+)
+def test_a_container_that_runs_is_not_deleted_behind_its_back(stage: Stage, words: tuple[str, ...]) -> None:
+    stage.good("run", "-d", "--name", "web", IMAGE, "sleep", "1000")
+    done = stage(*words)
+    assert done.code == 1
+    assert "is running; 'hostspec rm --force' ends it" in done.err
+    stage.good("stop", "-t", "0", "web")
+    stage.good(*words)
+    assert stage.containers() == []
+
+
+def test_two_stops_at_once_both_see_it_stopped(stage: Stage) -> None:
+    stage.good("run", "-d", "--name", "web", IMAGE, "sh", "-c", WAIT)
+    with stage.started("stop", "web") as one, stage.started("stop", "-t", "0", "web") as other:
+        assert (one.communicate(), other.communicate()) == ((b"web\n", b""), (b"web\n", b""))
+    assert stage.good("ps", "-q") == ""
+
+
+def test_what_a_container_writes_is_printed_without_being_held_in_memory(stage: Stage) -> None:
+    stage.good("run", "-d", "--name", "web", IMAGE, "sleep", "1000")
+    data = stage.store.data_directory(stage.store.container("web"))
+    with open(f"{data}/hostspec-output.log", "ab") as file:
+        file.truncate(SIZE)
+    # Too little memory for all of it, and enough for everything else.
+    script = f'ulimit -v {SIZE // 1024}; "$@" | wc -c'
+    with stage.beside("sh", "-c", script, "sh", *stage.command, "logs", "web") as command:
+        out, err = command.communicate()
+    assert (int(out), err) == (SIZE, b"")
+    stage.good("rm", "-f", "web")
+
+
+def test_a_container_whose_runtime_is_gone_is_taken_down_all_the_same(stage: Stage, tmp_path: Path) -> None:
+    runtime = tmp_path / "runtime"
+    shutil.copy(shutil.which("runc") or "", runtime)
+    stage.good("run", "-d", "--rm", "--runtime", str(runtime), IMAGE, "sleep", "1000")
+    (listed,) = list_runs(stage.store)
+    assert listed.process is not None
+    if not listed.record.cgroup:
+        pytest.skip("no control groups can be made here, so that nothing else knows its processes")
+    runtime.unlink()
+    stage.remember()
+    os.kill(parent_of(listed.process), signal.SIGKILL)
+    assert stage.good("ps", "-a", "-q") == ""
 
 
 def test_a_container_that_something_else_made_is_not_removed(stage: Stage) -> None:

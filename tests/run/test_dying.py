@@ -16,21 +16,22 @@ from hostspec.kernel.mounts import unmount_all
 from hostspec.run import list_runs
 from hostspec.run.cgroups import remove_cgroup
 from hostspec.run.orphans import kill_and_wait, kill_orphans
-from tests.run.stages import ENVIRONMENT, IMAGE, MAP, Stage
+from tests.run.conftest import DRIVERS
+from tests.run.stages import ENVIRONMENT, IMAGE, MAP, Stage, parent_of
 
 PLACES = [
     ("hostspec.run.places", "RunPlace.acquire", "return"),
     ("hostspec.run.runs", "Run.own", "return"),
-    ("hostspec.store.store", "Store.create_container", "call"),
-    ("hostspec.store.store", "Store.create_container", "return"),
-    ("hostspec.store.store", "Store.mount", "return"),
+    ("hostspec.store.containers", "create_container", "call"),
+    ("hostspec.store.containers", "create_container", "return"),
+    ("hostspec.store.mounting", "mount", "return"),
     ("hostspec.run.network", "lease_address", "return"),
     ("hostspec.run.preparing", "prepare", "return"),
     ("hostspec.run.starting", "start", "return"),
     ("hostspec.run.runs", "Run.finish", "call"),
     ("hostspec.run.cgroups", "remove_cgroup", "return"),
     ("hostspec.run.network", "release", "return"),
-    ("hostspec.store.store", "Store.delete_container", "return"),
+    ("hostspec.store.removal", "delete_container", "return"),
     ("hostspec.run.places", "RunPlace.forget", "return"),
 ]
 
@@ -53,6 +54,7 @@ def _killed_at(stage: Stage, place: tuple[str, str, str], *words: str) -> subpro
 def test_nothing_is_left_of_a_command_that_was_killed(stage: Stage, place: tuple[str, str, str]) -> None:
     done = _killed_at(stage, place, "run", *_flags(stage), IMAGE, "sleep", "0.2")
     assert done.returncode == -signal.SIGKILL, done
+    stage.remember()
     stage.good("ps")
     assert stage.containers() == []
     assert stage.leftovers() == []
@@ -60,7 +62,7 @@ def test_nothing_is_left_of_a_command_that_was_killed(stage: Stage, place: tuple
 
 @pytest.mark.parametrize(
     "place",
-    [("hostspec.store.store", "Store.unmount", "return"), ("hostspec.run.places", "RunPlace.forget", "call")],
+    [("hostspec.store.mounting", "unmount", "return"), ("hostspec.run.places", "RunPlace.forget", "call")],
     ids=lambda place: place[1],
 )
 def test_a_container_that_stays_is_not_taken_for_one_that_never_ran(
@@ -72,12 +74,14 @@ def test_a_container_that_stays_is_not_taken_for_one_that_never_ran(
     assert not stage.store.mounted("stays")
 
 
+@pytest.mark.parametrize("stage", DRIVERS, indirect=True)
 def test_a_running_container_ends_after_its_command_was_killed(stage: Stage) -> None:
     with stage.started("run", *_flags(stage), IMAGE, "sh", "-c", "echo ready; sleep 1000") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         while (listed := list_runs(stage.store)[0]).process is None:
             time.sleep(0.01)  # the runtime writes it down after it has started it
+        stage.remember()
         process.kill()
         process.wait()
         stage.good("ps")
@@ -92,7 +96,7 @@ def test_a_detached_container_ends_after_the_process_that_looked_after_it_was_ki
     stage.good("run", "-d", *_flags(stage), IMAGE, "sleep", "1000")
     for each in list_runs(stage.store):
         assert each.process is not None
-        os.kill(_parent(each.process), signal.SIGKILL)
+        os.kill(parent_of(each.process), signal.SIGKILL)
     assert stage.good("ps", "-q") == ""
     (left,) = list_runs(stage.store, ended=True)
     assert left.container.names == ("stays",)
@@ -105,7 +109,7 @@ def test_a_container_that_was_to_be_removed_is_gone_after_a_reboot(stage: Stage)
     stage.good("run", "-d", "--rm", IMAGE, "sleep", "1000")
     for each in list_runs(stage.store):
         assert each.process is not None
-        os.kill(_parent(each.process), signal.SIGKILL)
+        os.kill(parent_of(each.process), signal.SIGKILL)
         kill_and_wait(each.process, lambda: True)
         remove_cgroup(each.record.cgroup)
     # Of the run root, nothing survives a reboot; of mounts and control groups neither.
@@ -115,11 +119,6 @@ def test_a_container_that_was_to_be_removed_is_gone_after_a_reboot(stage: Stage)
     assert "ended" in stage.good("ps", "-a")
     (left,) = stage.store.containers()
     assert left.names == ("stays",)
-
-
-def _parent(process: int) -> int:
-    status = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("PPid:"))
 
 
 def test_a_process_that_got_the_id_of_one_to_be_killed_is_left_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,7 @@ from hostspec.errors import InvalidRequest
 from hostspec.run import list_runs
 from hostspec.run.leases import Bridge, leases_of
 from hostspec.run.places import RunLock, RunPlace
-from tests.run.stages import ENVIRONMENT, IMAGE, MAP, Stage
+from tests.run.stages import COMMAND, ENVIRONMENT, IMAGE, MAP, Stage
 
 SERVE = "echo served | /bin/busybox nc -l -p 4000"
 
@@ -29,12 +30,24 @@ def test_containers_reach_each_other_and_the_host_by_address_and_name(stage: Sta
 for host in server {server.record.address}; do
     until /bin/busybox nc $host 4000 </dev/null; do sleep 0.05; done
 done
-/bin/busybox ping -q -c 1 {gateway} >/dev/null && echo pinged
+for host in server {gateway}; do /bin/busybox ping -q -c 1 $host >/dev/null && echo pinged; done
 """
     out = stage.good("run", "--rm", "--uidmap", MAP, *network, IMAGE, "sh", "-c", script)
-    assert out == "served\nserved\npinged\n"
+    assert out == "served\nserved\npinged\npinged\n"
     stage.good("rm", "-f", "server")
     assert stage.leftovers() == []
+
+
+def test_without_pyroute2_a_private_network_says_what_to_install(stage: Stage) -> None:
+    script = (
+        "import sys; sys.modules['pyroute2'] = None; from hostspec.cli.main import main; sys.exit(main())"
+    )
+    words = (sys.executable, "-c", script, *stage.command[len(COMMAND) :], "run", "--network", "private")
+    with stage.beside(*words, IMAGE, "sh") as process:
+        _, errors = process.communicate()
+    assert process.returncode == 125
+    assert b"needs pyroute2; install hostspec[run]" in errors
+    assert stage.containers() == []
 
 
 def test_a_container_without_a_network_has_the_loopback_device_alone(stage: Stage) -> None:

@@ -69,7 +69,24 @@ def test_what_is_asked_for_wins_over_the_image(stage: Stage, configured: str) ->
     flags = ("-e", "GREETING=bye", "-w", "/new/place", "-u", "0")
     script = "echo $GREETING $PWD $(/bin/busybox id -u)"
     assert stage.good("run", "--rm", *flags, configured, script) == "bye /new/place 0\n"
-    assert stage.good("run", "--rm", "--entrypoint", "/bin/echo", configured, "only") == "only\n"
+    echo = ("run", "--rm", "--entrypoint")
+    assert stage.good(*echo, "/bin/echo", configured, "only") == "only\n"
+    assert stage.good(*echo, '["/bin/echo", "one"]', configured, "two") == "one two\n"
+    assert stage.good(*echo, "", configured, "/bin/echo", "bare") == "bare\n"
+
+
+@pytest.mark.parametrize("text", ["[1]", '["/bin/echo"'])
+def test_an_entry_point_that_is_no_list_of_words_is_the_name_of_a_program(stage: Stage, text: str) -> None:
+    done = stage("run", "--rm", "--entrypoint", text, IMAGE)
+    assert done.code == 127
+    assert text.replace('"', '\\"') in done.err
+
+
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_working_directory_must_be_absolute(stage: Stage, command: str) -> None:
+    done = stage(command, "-w", "etc", IMAGE, "sh")
+    assert done.code == 125
+    assert "working directory 'etc': must be an absolute path" in done.err
 
 
 def test_a_name_alone_takes_the_value_that_the_variable_has_here(
@@ -137,6 +154,16 @@ def test_a_volume_that_cannot_be_is_refused(text: str) -> None:
         Volume.parse(text)
 
 
+def test_a_volume_may_be_named_from_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Volume.parse("./shared:/a:ro") == Volume(f"{tmp_path}/shared", "/a", read_only=True)
+    with pytest.raises(InvalidRequest, match=r"no volumes with names.* write \./shared"):
+        Volume.parse("shared:/a")
+
+
 def test_the_host_name_is_the_beginning_of_the_id_or_what_is_asked_for(stage: Stage) -> None:
     script = ("sh", "-c", "/bin/busybox hostname; cat /etc/hostname")
     assert stage.good("run", "--rm", "--hostname", "here", IMAGE, *script) == "here\nhere\n"
@@ -146,6 +173,15 @@ def test_an_option_for_the_layer_is_no_option_for_the_store(stage: Stage) -> Non
     done = stage("run", "--rm", "--storage-opt", "no-such-option=1", IMAGE, "sh")
     assert done.code == 125
     assert "no-such-option" in done.err
+    assert stage.containers() == []
+
+
+@pytest.mark.parametrize("stage", ["overlay", "vfs"], indirect=True)
+def test_a_limit_that_cannot_be_kept_is_refused_before_anything_is_made(stage: Stage) -> None:
+    for limit in ("size=64m", "inodes=100"):
+        done = stage("run", "--storage-opt", limit, IMAGE, "sh")
+        assert done.code == 125
+        assert "no limits" in done.err or "no project quotas" in done.err
     assert stage.containers() == []
 
 

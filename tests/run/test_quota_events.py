@@ -184,6 +184,27 @@ def test_df_shows_limits_by_quota_groups_too(tmp_path: Path, btrfs_directory: st
             store.wipe()
 
 
+def test_a_running_container_is_kept_to_its_limit_by_a_quota_group(
+    tmp_path: Path,
+    btrfs_directory: str,  # noqa: ARG001 - skips
+    box: str,
+) -> None:
+    with loop_filesystem("btrfs", str(tmp_path), size_bytes=256 * MIB) as place:
+        subprocess.run(["btrfs", "quota", "enable", place], check=True, capture_output=True)
+        with open_store(root=f"{place}/graph", run_root=f"{place}/run", driver="btrfs") as store:
+            stage = Stage(store, "10.219.0.0/28")
+            stage.good("import", "--name", IMAGE, box)
+            words = ("run", "--name", "web", "--uidmap", MAP, "--storage-opt", "size=16m", IMAGE, "sh", "-c")
+            done = stage(*words, "/bin/busybox dd if=/dev/zero of=/big bs=1M count=32 conv=fsync || exit 7")
+            assert done.code == 7, done
+            assert "quota exceeded" in done.err
+            (listed,) = json.loads(stage.good("ps", "-a", "--size", "--json"))
+            assert (listed["limit-bytes"], listed["limit-inodes"]) == (16 * MIB, None)
+            assert 0 < listed["bytes"] <= 16 * MIB
+            store.wipe()
+            assert stage.leftovers() == []
+
+
 def test_a_running_container_is_kept_to_its_limit_and_listed_with_it(
     project_quota_directory: str, box: str
 ) -> None:

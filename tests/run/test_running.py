@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
 import pytest
@@ -17,6 +19,8 @@ from tests.run.conftest import DRIVERS
 from tests.run.stages import IMAGE, MAP, MAPPED, UNMAPPED, Stage
 
 every_driver = pytest.mark.parametrize("stage", DRIVERS, indirect=True)
+LONG = os.environ.get("HOSTSPEC_LONG_TESTS", "") not in {"", "0"}
+THREADS, SECONDS = (8, 60.0) if LONG else (4, 2.0)
 NO_MAP = IdMap()
 A_MAP = IdMap.parse([MAP])
 
@@ -153,3 +157,23 @@ def test_a_killed_container_has_the_exit_code_of_the_signal(stage: Stage) -> Non
     with running(stage.store, IMAGE, RunOptions(command=("sleep", "1000"), remove=True)) as process:
         os.kill(process.pid(), signal.SIGKILL)
         assert process.wait() == 128 + signal.SIGKILL
+
+
+def test_threads_of_one_process_run_containers_beside_each_other(stage: Stage) -> None:
+    """Each starts programs, which have the descriptors of all until they are executed."""
+    end = time.monotonic() + SECONDS
+
+    def work(number: int) -> int:
+        idmap = IdMap.parse([f"0:{500_000 + 100_000 * (number % 2)}:70000"]) if number % 3 else NO_MAP
+        options = RunOptions(command=("cat", "/etc/greeting"), idmap=idmap, remove=True)
+        count = 0
+        while not count or time.monotonic() < end:
+            with running(stage.store, IMAGE, options, stdout=subprocess.PIPE) as process:
+                assert _lines(process.stdout, 1) == ["hello"]
+                assert process.wait() == 0
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert min(threads.map(work, range(THREADS))) > 0
+    assert stage.containers() == []

@@ -50,6 +50,15 @@ def store(open_here: OpenStore) -> Iterator[Store]:
 
 
 @pytest.fixture
+def overlay_store(open_here: OpenStore) -> Iterator[Store]:
+    """Its driver shifts, and refuses to remove what others stand on, with or without a record."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount overlays")
+    with open_here(driver="overlay") as opened:
+        yield opened
+
+
+@pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     return Layout(str(tmp_path / "graph"), str(tmp_path / "run"), "vfs")
 

@@ -91,7 +91,8 @@ def _left_in_directories(store: Store) -> Iterator[str]:
     own = os.path.join(store.root, f"{name}-layers", "hostspec")
     for directory, _, files in os.walk(own):
         for file in files:
-            if file not in known or os.path.basename(directory) != "copies":
+            is_copys = file in known and os.path.basename(directory) == "copies"
+            if not is_copys and (directory, file) != (own, "reserve"):
                 yield f"{directory} has {file}"
     locks = os.path.join(store.run_root, f"{name}-locks")
     for entry in os.listdir(locks) if os.path.isdir(locks) else ():

@@ -19,6 +19,7 @@ from hostspec.kernel.mountinfo import mount_points
 from hostspec.kernel.mounts import bind, unmount
 from hostspec.store import Image, Store, open_store
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.tars import MAP, digest_of, tar_of
 
 PROGRAM = "containers-storage"
@@ -84,8 +85,7 @@ class Machine:
 
 @pytest.fixture(params=["vfs", "overlay", "btrfs"])
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    fixture = "btrfs_directory" if request.param == "btrfs" else "ext4_directory"
-    directory = request.getfixturevalue(fixture)
+    directory = directory_for(request.param, request)
     found = Machine(directory, request.param)
     try:
         _ = found.open("probe").driver.capabilities

@@ -11,7 +11,8 @@ import pytest
 
 from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
-from hostspec.store.configuration.default_store import Configuration, load_configuration
+from hostspec.store.configuration.default_store import load_configuration
+from hostspec.store.configuration.keys import Configuration
 from hostspec.store.opening import split_options
 from hostspec.testing.requirements import require_or_skip
 

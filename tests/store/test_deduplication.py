@@ -9,6 +9,7 @@ import pytest
 
 from hostspec.errors import InvalidRequest, OperationNotSupported
 from hostspec.kernel.fiemap import Extent, extents
+from hostspec.observers import Observer, Operation
 from hostspec.store import Store, open_store
 from tests.store.tars import tar_of
 
@@ -17,10 +18,11 @@ CONTENT = os.urandom(SIZE)
 OTHER = os.urandom(SIZE)
 
 
-def opened(directory: str, driver: str) -> Store:
+def opened(directory: str, driver: str, *observers: Observer) -> Store:
     if os.geteuid() != 0:
         pytest.skip("layers have owners, which only root can give them")
-    return open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver)
+    root, run_root = f"{directory}/graph", f"{directory}/run"
+    return open_store(root=root, run_root=run_root, driver=driver, observers=observers)
 
 
 @pytest.fixture(params=["vfs", "overlay"])
@@ -107,4 +109,24 @@ def test_subvolumes_share_too(btrfs_directory: str) -> None:
             for layer, name in zip(store.layers(), ("one", "two"), strict=True)
         )
         assert blocks(one) == blocks(two)
+        store.wipe()
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay"])
+def test_what_is_removed_meanwhile_is_passed_over(xfs_directory: str, driver: str) -> None:
+    doomed: list[str] = []
+
+    class Deleting:
+        def started(self, operation: Operation) -> None:
+            if operation.name == "dedup" and doomed:
+                with opened(xfs_directory, driver) as other:
+                    other.delete_image(doomed.pop())
+
+        def finished(self, operation: Operation, error: BaseException | None) -> None: ...
+
+    with opened(xfs_directory, driver, Deleting()) as store:
+        for _ in range(3):
+            image_of(store, {"file": CONTENT})
+        doomed.append(store.images()[1].id)
+        assert store.deduplicate() == SIZE
         store.wipe()

@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hostspec.errors import DriverUnavailable
 from hostspec.idmap import IdMap
 from hostspec.kernel.filesystems import sync_filesystem
+from hostspec.observers import Operation
 from hostspec.store import Store, open_store
 from hostspec.store.upkeep.disk_space import LayersSpace
 from hostspec.testing.requirements import require_or_skip
@@ -146,3 +148,35 @@ def btrfs_du(directory: str) -> tuple[int, int]:
 
 def output_of(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_layer_that_is_removed_while_the_store_is_measured_does_not_count(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("layers have owners, which only root can give them")
+    root, run_root = str(tmp_path / "graph"), str(tmp_path / "run")
+    doomed: list[str] = []
+
+    class Deleting:
+        def started(self, operation: Operation) -> None:
+            if operation.name == "disk_usage" and doomed:
+                with open_store(root=root, run_root=run_root, driver="vfs") as other:
+                    other.delete_layer(doomed.pop())
+
+        def finished(self, operation: Operation, error: BaseException | None) -> None: ...
+
+    with open_store(root=root, run_root=run_root, driver="vfs", observers=[Deleting()]) as measured:
+        first = measured.create_layer()
+        doomed.append(measured.create_layer().id)
+        others = rows_of(measured)["others"]
+        assert others.layers == 1
+        assert [layer.id for layer in measured.layers()] == [first.id]
+
+
+@pytest.mark.parametrize("empty_store", ["vfs on ext4"], indirect=True)
+def test_a_layer_that_the_driver_has_lost_occupies_nothing(empty_store: Store) -> None:
+    lost = empty_store.import_layer(io.BytesIO(tar_of(FILES)))
+    empty_store.driver.remove(lost.id)
+
+    others = empty_store.disk_space().rows[-1]
+
+    assert (others.layers, others.exclusive_bytes) == (0, 0)

@@ -31,9 +31,10 @@ def full(request: pytest.FixtureRequest, ext4_directory: str) -> Iterator[Store]
 
 
 def everything(store: Store) -> set[str]:
-    """Every path of the store, without the working areas, which come and go."""
+    """Every path of the store, without the working areas and the reserve, which come and go."""
     found = {os.path.relpath(path, store.root) for path in Path(store.root).rglob("*")}
-    return {path for path in found if "tempdirs" not in path and ".lock" not in path}
+    passing = ("tempdirs", ".lock", "reserve")
+    return {path for path in found if not any(each in path for each in passing)}
 
 
 def test_a_store_without_garbage_stays_as_it_is(full: Store) -> None:
@@ -90,6 +91,30 @@ def test_nothing_goes_while_a_record_cannot_be_read(full: Store) -> None:
         full.collect_garbage()
     assert sorted(full.driver.list_layers()) == layers
     table.write_bytes(intact)
+
+
+@pytest.mark.parametrize("kind", ["layers", "images", "containers"])
+@pytest.mark.parametrize("way", ["gc", "repair"])
+def test_nothing_goes_where_a_table_has_lost_its_content(full: Store, kind: str, way: str) -> None:
+    table = Path(full.root, f"{full.driver_name}-{kind}", f"{kind}.json")
+    intact = table.read_bytes()
+    table.write_bytes(b"")
+    before = everything(full)
+    with pytest.raises(StoreCorrupt, match="lost what it held"):
+        full.collect_garbage() if way == "gc" else full.repair(full.check(max_age=0), containers=True)
+    assert everything(full) == before
+    table.write_bytes(intact)
+
+
+@pytest.mark.parametrize("kind", ["layers", "images"])
+def test_what_a_record_names_is_no_garbage_even_without_a_record_of_its_own(full: Store, kind: str) -> None:
+    table = Path(full.root, f"{full.driver_name}-{kind}", f"{kind}.json")
+    aside = table.rename(table.with_suffix(".aside"))
+    before = everything(full)
+    with pytest.raises(StoreCorrupt, match="Restore the file from a copy, or delete"):
+        full.collect_garbage()
+    assert everything(full) == before
+    aside.rename(table)
 
 
 def test_nothing_goes_while_transient_containers_are_hidden(full: Store) -> None:

@@ -122,6 +122,45 @@ def test_a_forked_child_does_not_keep_the_lock(lock: LockFile) -> None:
         os.waitpid(child, 0)
 
 
+def test_a_child_that_was_forked_beside_a_lock_can_take_it_in_any_thread(lock: LockFile) -> None:
+    """Also in a thread that looks like the parent's, which has the lock."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock.exclusive():
+            held.set()
+            go_on.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        lock.path += "-another"  # the parent has the first one
+        taken = []
+
+        def take() -> None:
+            with lock.exclusive():
+                taken.append(threading.get_ident())
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        thread.join()
+        os._exit(0 if taken else 1)
+    go_on.set()
+    holder.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_child_that_was_forked_under_a_lock_leaves_it_to_its_parent(lock: LockFile) -> None:
+    with lock.exclusive():
+        child = os.fork()
+    if child == 0:
+        os._exit(0)  # out of the block, as the parent is
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert record_lock_is_free(lock.path)
+
+
 def test_reading_needs_no_lock_file_and_makes_none(lock: LockFile) -> None:
     with lock.shared() as held:
         assert held.token() == b""

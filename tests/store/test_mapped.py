@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -13,6 +12,7 @@ from hostspec.errors import IdNotMapped, InvalidRequest, OperationNotSupported, 
 from hostspec.idmap import IdMap
 from hostspec.store import Image, Layer, Store
 from hostspec.store.graph_root import GraphRoot
+from tests.sample_tree import acl
 from tests.store.conftest import OpenStore
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 
@@ -139,7 +139,7 @@ def test_ids_that_only_an_acl_has_are_squashed_too(
 ) -> None:
     top = store.layer(image.layer or "")
     with store.mounting(top.id) as path:
-        subprocess.run(["setfacl", "-m", "u:70000:r", f"{path}/etc/name"], check=True)
+        os.setxattr(f"{path}/etc/name", "system.posix_acl_access", acl({70_000: 4}, {}))
     with pytest.raises(IdNotMapped):
         store.create_container(image.id, idmap=MAPPED)
     store.create_container(image.id, idmap=MAPPED, squash=True)
@@ -250,14 +250,6 @@ def test_a_container_of_an_image_that_goes_meanwhile_is_not_made(
         store.create_container(image.id, idmap=MAPPED, progress=in_the_middle)
     assert (store.layers(), store.images(), store.containers()) == ((), (), ())
     assert list(store.driver.list_layers()) == []
-
-
-@pytest.fixture
-def overlay_store(open_here: OpenStore) -> Iterator[Store]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount overlays")
-    with open_here(driver="overlay") as opened:
-        yield opened
 
 
 def test_a_shifted_container_has_a_map_and_its_layer_none(

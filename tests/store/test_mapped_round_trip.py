@@ -17,6 +17,7 @@ from hostspec.kernel.file_identity import making_files_as
 from hostspec.store import Store, open_store
 from hostspec.store.configuration.policy import Strategy
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.tars import tar_of
 
 SEVERAL_RANGES = IdMap.parse(["0:100000:5", "5:300000:65531"], ["0:200000:65536"])
@@ -32,7 +33,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         pytest.skip("layers have owners, which only root can give them")
     driver = request.param.partition(" ")[0]
     options = ["overlay.mountopt=metacopy=on"] if "metacopy" in request.param else []
-    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    directory = directory_for(driver, request)
     with ExitStack() as stack:
         opened = open_store(
             root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver, options=options

@@ -19,6 +19,7 @@ from hostspec.kernel.mountinfo import mount_points
 from hostspec.kernel.mounts import unmount
 from hostspec.store import Store, open_store
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.invariants import faults_of
 from tests.store.tars import MAP, OTHER_MAP, digest_of, tar_of
 
@@ -81,8 +82,7 @@ def opened(driver: str, directory: str, *, shift: str = "native-only") -> Iterat
 
 @pytest.fixture(params=["vfs", "overlay", "btrfs"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    fixture = "btrfs_directory" if request.param == "btrfs" else "ext4_directory"
-    with opened(request.param, request.getfixturevalue(fixture)) as found:
+    with opened(request.param, directory_for(request.param, request)) as found:
         yield found
 
 
@@ -256,7 +256,7 @@ def test_containers_storage_refuses_a_container_that_only_hostspec_shifts(
     request: pytest.FixtureRequest, driver: str, tree_of: Callable[[str], Tree]
 ) -> None:
     """Instead of showing it with the wrong owners."""
-    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    directory = directory_for(driver, request)
     with opened(driver, directory, shift="auto") as store:
         shifting = store.driver.supports_shifting(MAPPED)
         if not shifting.possible:

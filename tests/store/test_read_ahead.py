@@ -11,7 +11,9 @@ from typing import cast
 
 import pytest
 
+from hostspec.errors import DriverFailed
 from hostspec.store.read_ahead import BUFFERED_BYTES, Place, ReadAhead
+from tests.thread_limit import no_more_threads
 
 SECONDS = 60.0
 CONTENT = bytes(range(256)) * 13_000
@@ -166,3 +168,8 @@ def test_closing_does_not_wait_for_a_source_that_keeps_silent() -> None:
     ReadAhead(Silent(), ()).close()
     assert not returned.is_set()
     go_on.set()
+
+
+def test_where_no_thread_may_start_that_is_the_error() -> None:
+    with no_more_threads(), pytest.raises(DriverFailed, match="can't start new thread"):
+        ReadAhead(Endless(), (Copying(),))

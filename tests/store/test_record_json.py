@@ -44,7 +44,8 @@ CONTAINER = (
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 names = st.lists(texts, unique=True).map(tuple)
-ids = texts.filter(bool)
+# Of IDs, files get their names.
+ids = texts.filter(lambda text: text not in {"", ".", ".."} and not {"/", "\0"} & set(text))
 digests = st.none() | texts.filter(bool)
 flags = st.dictionaries(texts, st.booleans() | texts | st.integers())
 extra = st.dictionaries(texts.map("new-".__add__), st.integers() | texts | st.lists(texts))

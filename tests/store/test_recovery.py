@@ -6,17 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint, mount_points
 from hostspec.store import Image, Store, open_store
 from hostspec.store.format.records import INCOMPLETE, Layer
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.unsettled import Note
+from hostspec.testing.children import killed_before_step
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.conftest import OpenStore
 from tests.store.invariants import faults_of, ids_in
 from tests.store.tars import MAP, tar_of
@@ -78,6 +84,21 @@ def test_whoever_dies_leaves_a_whole_store(
             [("image",)],
             [],
         )
+
+
+def test_whoever_dies_at_any_step_of_a_wipe_leaves_a_whole_store(store: Store) -> None:
+    for step in count(1):
+        layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
+        image = store.create_image(layer.id)
+        store.create_container(image.id)
+        if not killed_before_step(step, store.wipe):
+            break
+        present = [kind for kind in (store.containers(), store.images(), store.layers()) if kind]
+        assert [len(kind) for kind in present] in ([1, 1, 2], [1, 1], []), "a layer was left behind"
+        assert faults_of(store) == []
+        assert not store.check(max_age=0)
+        store.wipe()
+    assert ids_in(store) == set()
 
 
 def test_an_incomplete_layer_goes_when_it_is_seen(store: Store, image: Image, graph_root: GraphRoot) -> None:
@@ -181,15 +202,10 @@ def test_who_dies_between_a_mount_and_its_count_leaves_neither(open_here: OpenSt
         assert faults_of(store) == []
 
 
-@pytest.mark.parametrize("driver", ["vfs", "overlay", "btrfs"])
-@pytest.mark.parametrize("what", ["mount", "unmount"])
-@pytest.mark.parametrize("event", ["started", "finished"])
-def test_who_dies_at_a_shifted_mount_leaves_no_mount_after_the_next_command(
-    request: pytest.FixtureRequest, driver: str, what: str, event: str
-) -> None:
+@contextmanager
+def store_with_a_shifted_container(directory: str, driver: str) -> Iterator[Store]:
     if os.geteuid() != 0:
         pytest.skip("only root can mount under an ID map")
-    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
     with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver) as store:
         shifting = store.driver.supports_shifting(IdMap.parse([MAP]))
         if not shifting.possible:
@@ -197,6 +213,39 @@ def test_who_dies_at_a_shifted_mount_leaves_no_mount_after_the_next_command(
         layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
         image = store.create_image(layer.id)
         store.create_container(image.id, names=["container"], idmap=IdMap.parse([MAP]))
+        yield store
+
+
+@pytest.mark.parametrize("what", ["mount", "unmount"])
+def test_the_users_of_a_mount_are_counted_right_after_a_death(open_here: OpenStore, what: str) -> None:
+    """By the very next command, whichever that is."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount overlays")
+    with open_here(driver="overlay") as store:
+        fill(store)
+        if what == "unmount":
+            store.mount("container")
+        die(store, what, what, "finished")
+        path = store.mount("container")
+        assert store.mounted("container") == 1
+        assert store.unmount("container") is True
+        assert not is_mountpoint(path)
+        if what == "unmount":
+            store.mount("container")
+        die(store, what, what, "finished")
+        with pytest.raises(InvalidRequest, match="is not mounted"):
+            store.unmount("container")
+        assert not is_mountpoint(path)
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay", "btrfs"])
+@pytest.mark.parametrize("what", ["mount", "unmount"])
+@pytest.mark.parametrize("event", ["started", "finished"])
+def test_who_dies_at_a_shifted_mount_leaves_no_mount_after_the_next_command(
+    request: pytest.FixtureRequest, driver: str, what: str, event: str
+) -> None:
+    directory = directory_for(driver, request)
+    with store_with_a_shifted_container(directory, driver) as store:
         if what == "unmount":
             store.mount("container")
         die(store, what, what, event)
@@ -218,16 +267,8 @@ def test_who_dies_while_reading_a_shifted_container_leaves_no_mount(
     request: pytest.FixtureRequest, driver: str, event: str
 ) -> None:
     """Through the private mount of which the fallbacks take one."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount under an ID map")
-    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
-    with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver) as store:
-        shifting = store.driver.supports_shifting(IdMap.parse([MAP]))
-        if not shifting.possible:
-            require_or_skip("shifting", shifting.reason)
-        layer = store.import_layer(io.BytesIO(tar_of({"file": b"x"})))
-        image = store.create_image(layer.id)
-        store.create_container(image.id, names=["container"], idmap=IdMap.parse([MAP]))
+    directory = directory_for(driver, request)
+    with store_with_a_shifted_container(directory, driver) as store:
         die(store, "apply", "mount", event)
     with open_store(root=store.root, run_root=store.run_root, driver=driver) as again:
         again.delete_container("container")

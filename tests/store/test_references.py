@@ -99,6 +99,28 @@ def test_a_short_name_finds_what_was_made_here_before_what_came_from_a_registry(
         assert store.image("busy").id == exact.id
 
 
+def test_an_image_is_found_by_its_digest_under_its_name_and_by_its_id_with_the_algorithm(
+    tmp_path: Path,
+) -> None:
+    manifest = {"manifest": b"{}"}
+    with open_store(root=f"{tmp_path}/graph", run_root=f"{tmp_path}/run", driver="vfs") as store:
+        image = store.create_image(names=["localhost/busy:1"], big_data=manifest)
+        other = store.create_image(names=["quay.io/team/other:1"], big_data=manifest)
+        (digest,) = image.digests
+        assert other.digests == (digest,)
+        assert store.image(f"busy@{digest}").id == store.image(f"busy:gone@{digest}").id == image.id
+        assert store.image(f"quay.io/team/other@{digest}").id == other.id
+        assert store.image(f"sha256:{image.id}").id == store.image(f"sha256:{image.id[:20]}").id == image.id
+        for unknown in (
+            f"third@{digest}",
+            f"busy@sha256:{'0' * 64}",
+            "sha256:",
+            "sha256:localhost/busy:1",
+            "@",
+        ):
+            assert not store.has_image(unknown)
+
+
 def test_what_is_called_exactly_so_comes_before_an_image_that_may_be_meant(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("layers have owners, which only root can give them")

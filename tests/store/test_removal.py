@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from hostspec.errors import DriverFailed, InUse, LayerInUse, Unknown
 from hostspec.idmap import IdMap
 from hostspec.store import Image, Store, open_store
 from hostspec.values import CreateOptions, LayerRef
-from tests.store.conftest import OpenStore
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 
 MAPPED = IdMap.parse([MAP])
@@ -109,35 +109,26 @@ def test_delete_takes_whatever_has_the_id(store: Store, image: Image) -> None:
         store.delete("missing")
 
 
-@pytest.fixture
-def unmovable_layers(store: Store, image: Image) -> Iterator[None]:
+@contextmanager
+def unmovable_layers(store: Store) -> Iterator[None]:
     """The driver cannot rename layers away: the immutable flag stands for any such refusal."""
-    del image
     layers = os.path.join(store.driver.home, "dir")
     if subprocess.run(["chattr", "+i", layers], check=False, capture_output=True).returncode != 0:
         pytest.skip("no immutable flag here")
-    yield
-    subprocess.run(["chattr", "-i", layers], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", layers], check=True)
 
 
-@pytest.mark.usefixtures("unmovable_layers")
 def test_what_the_driver_refuses_to_remove_is_still_there_whole(store: Store, image: Image) -> None:
     before = {layer.id for layer in store.layers()}
-    with pytest.raises(DriverFailed):
+    with unmovable_layers(store), pytest.raises(DriverFailed):
         store.delete_image(image.id)
     assert store.images() == (image,)
     assert {layer.id for layer in store.layers()} == set(store.driver.list_layers()) == before
     with store.mounting(image.id) as path:
         assert Path(path, "etc/name").read_bytes() == b"top\n"
-
-
-@pytest.fixture
-def overlay_store(open_here: OpenStore) -> Iterator[Store]:
-    """Its driver refuses to remove what others stand on, with or without a record."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount overlays")
-    with open_here(driver="overlay") as opened:
-        yield opened
 
 
 def image_under_an_unrecorded_layer(store: Store) -> Image:
@@ -146,6 +137,19 @@ def image_under_an_unrecorded_layer(store: Store) -> Image:
     store.driver.create("f" * 64, LayerRef(layer.id, IdMap()), CreateOptions())
     store.driver.commit("f" * 64)
     return store.create_image(layer.id, names=["image"])
+
+
+def test_a_copy_that_the_driver_refuses_to_remove_is_still_its_images(store: Store, image: Image) -> None:
+    store.delete_container(store.create_container(image.id, idmap=MAPPED).id)
+    before = store.image(image.id)
+    (copy,) = before.mapped_layers
+    for delete in (store.delete_layer, store.delete):
+        with unmovable_layers(store), pytest.raises(DriverFailed):
+            delete(copy)
+        assert store.image(image.id) == before
+        assert store.has_layer(copy)
+    store.delete_layer(copy)
+    assert store.image(image.id).mapped_layers == ()
 
 
 def test_an_image_under_a_layer_without_a_record_stays_without_its_copies(overlay_store: Store) -> None:

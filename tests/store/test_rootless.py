@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.ordinary_user import NOBODY, run_as_nobody
+from tests.scratch_filesystems import directory_for
 
 DRIVERS = ["vfs", "overlay", "btrfs"]
 
@@ -18,7 +19,7 @@ def rootless(
     request: pytest.FixtureRequest, python: str, driver: str, ids: str
 ) -> tuple[dict[str, list[object]], str]:
     """Return what such a user found, and what was said meanwhile."""
-    parent = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    parent = directory_for(driver, request)
     directory = Path(tempfile.mkdtemp(dir=parent))
     os.chown(directory, NOBODY, NOBODY)
     done = run_as_nobody(python, "-m", "tests.store.rootless", str(directory), driver, ids)

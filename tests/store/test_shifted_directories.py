@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import is_mountpoint, mount_points
+from hostspec.kernel.mountinfo import is_mountpoint, mount_points
 from hostspec.store import Container, Store, open_store
 from hostspec.testing.directory_layers import as_ordinary_user
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.tars import tar_of
 
 MAPPED = IdMap.parse(["0:100000:65536"])
@@ -28,7 +29,7 @@ MAPPED = IdMap.parse(["0:100000:65536"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if os.geteuid() != 0:
         pytest.skip("only root can shift")
-    directory = request.getfixturevalue("btrfs_directory" if request.param == "btrfs" else "ext4_directory")
+    directory = directory_for(request.param, request)
     with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=request.param) as opened:
         if not (shifting := opened.driver.supports_shifting(MAPPED)).possible:
             require_or_skip(request.param, shifting.reason)

@@ -149,7 +149,7 @@ def test_forcing_a_copy_where_podman_shifts_says_that_podman_cannot_mount_it(
     assert caplog.text == ""
     store.create_container("image", idmap=MAPPED)
     assert [each.getMessage() for each in caplog.records] == [
-        f"the way '{strategy}' was asked for: {choice.not_for_podman}"
+        f"a mapped copy was asked for: {choice.not_for_podman}"
     ]
     assert [copy.strategy for copy in store.mapped_copies()] == [strategy]
 

@@ -97,6 +97,8 @@ def test_fields_that_are_not_known_stay(graph_root: GraphRoot, layout: Layout) -
         ("\x80", "move it away"),
         ("[" * 100_000, "move it away"),
         ("{}", "newer"),
+        ('[{"id":"a","x":NaN}]', "move it away"),
+        ('[{"id":"a","x":1e999}]', "move it away"),
     ],
 )
 def test_a_file_that_is_no_table_is_named_with_the_way_out_and_never_written(
@@ -112,7 +114,10 @@ def test_a_file_that_is_no_table_is_named_with_the_way_out_and_never_written(
     assert table(layout).read_bytes() == content.encode("latin-1")
 
 
-@pytest.mark.parametrize("damaged", ["1", '"text"', '{"id":1}', '{"id":"d","names":3}', '{"name":"no ID"}'])
+@pytest.mark.parametrize(
+    "damaged",
+    ["1", '"text"', '{"id":1}', '{"id":"d","names":3}', '{"name":"no ID"}', '{"id":".."}', '{"id":"../a"}'],
+)
 def test_a_damaged_record_does_not_take_the_others_with_it(
     graph_root: GraphRoot, layout: Layout, damaged: str
 ) -> None:
@@ -134,6 +139,43 @@ def test_text_that_is_not_utf_8_is_read_as_the_go_library_reads_it(
     os.makedirs(layout.layers)
     table(layout).write_bytes(b'[{"id":"a","metadata":"\xff"}]')
     assert graph_root.layers.read().get("a").metadata == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_half_a_character_is_read_as_the_go_library_reads_it_and_keeps_nobody_from_writing(
+    graph_root: GraphRoot, layout: Layout
+) -> None:
+    os.makedirs(layout.layers)
+    table(layout).write_text(r'[{"id":"a","metadata":"\ud800","new":["\ud83d\ude00"]}]')
+    put(graph_root, Layer(id="b"))
+    first = json.loads(table(layout).read_text(encoding="utf-8"))[0]
+    assert (first["metadata"], first["new"]) == ("\N{REPLACEMENT CHARACTER}", ["\N{GRINNING FACE}"])
+
+
+def test_of_records_with_one_id_the_last_counts_and_the_others_are_kept(
+    graph_root: GraphRoot, layout: Layout
+) -> None:
+    os.makedirs(layout.layers)
+    table(layout).write_text('[{"id":"a","metadata":"first"},{"id":"b"},{"id":"a","metadata":"last"}]')
+    found = graph_root.layers.read()
+    assert found.get("a").metadata == "last"
+    assert "recorded more than once" in str(found.damage[0])
+    put(graph_root, Layer(id="new"))
+    rows = json.loads(table(layout).read_text())
+    assert sorted(row.get("metadata", "") for row in rows if row["id"] == "a") == ["first", "last"]
+
+
+def test_a_record_that_another_file_hides_is_kept(graph_root: GraphRoot, layout: Layout) -> None:
+    os.makedirs(layout.layers)
+    volatile = Path(layout.volatile_layers, "volatile-layers.json")
+    table(layout).write_text('[{"id":"a","metadata":"seen"}]')
+    volatile.write_text('[{"id":"a","metadata":"hidden"},{"id":"b"}]')
+    found = graph_root.layers.read()
+    assert found.get("a").metadata == "seen"
+    assert found.damage == ()
+    with graph_root.layers.writing() as edit:
+        edit.remove("b")
+        edit.save()
+    assert [row["metadata"] for row in json.loads(volatile.read_text())] == ["hidden"]
 
 
 @pytest.mark.parametrize("content", ["", "null", "[]"])

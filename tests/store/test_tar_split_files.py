@@ -22,6 +22,7 @@ from hostspec.images import import_image
 from hostspec.store import Layer, Store, open_store
 from hostspec.store.configuration.policy import Strategy
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.tars import MAP, tar_of
 
 MAPPED = IdMap.parse([MAP], [MAP])
@@ -36,8 +37,7 @@ GO = "containers-storage"
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     if os.geteuid() != 0:
         pytest.skip("layers have owners, which only root can give them")
-    fixture = "btrfs_directory" if request.param == "btrfs" else "ext4_directory"
-    directory = request.getfixturevalue(fixture)
+    directory = directory_for(request.param, request)
     found = open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=request.param)
     try:
         _ = found.driver.capabilities
@@ -50,6 +50,17 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
 def diff_of(store: Store, layer: Layer | str, parent: str | None = None) -> bytes:
     with store.diff(layer if isinstance(layer, str) else layer.id, parent) as stream:
         return stream.read()
+
+
+def store_beside(store: Store) -> Store:
+    """Open another store, to which this one is an additional one."""
+    directory = f"{os.path.dirname(store.root)}/other"
+    return open_store(
+        root=f"{directory}/graph",
+        run_root=f"{directory}/run",
+        driver=store.driver_name,
+        options=[f"imagestore={store.root}"],
+    )
 
 
 def names_in(tar: bytes) -> set[str]:
@@ -149,21 +160,24 @@ def test_a_mapped_copy_gives_back_the_same_tar(strategy: Strategy, store: Store)
     store.create_container(image.id, idmap=MAPPED, strategy=strategy)
     (copy,) = store.image(image.id).mapped_layers
     assert diff_of(store, copy) == TOP
+    assert os.path.samefile(path_of(store, store.layer(copy)), path_of(store, top)), "it was copied"
     store.delete_container(store.containers()[0].id)
     store.delete_layer(copy)
     assert diff_of(store, top) == TOP
 
 
+def test_what_a_killed_process_left_of_one_goes_with_the_layer(store: Store) -> None:
+    layer = store.import_layer(io.BytesIO(BASE))
+    directory, name = os.path.split(path_of(store, layer))
+    Path(directory, f".tmp-{name}").write_bytes(b"a part")
+    store.delete_layer(layer.id)
+    assert tar_splits(store) == set()
+
+
 def test_layers_of_an_additional_store_give_back_their_tars(store: Store) -> None:
     base = store.import_layer(io.BytesIO(BASE))
     top = store.import_layer(io.BytesIO(TOP), base.id)
-    directory = f"{os.path.dirname(store.root)}/other"
-    with open_store(
-        root=f"{directory}/graph",
-        run_root=f"{directory}/run",
-        driver=store.driver_name,
-        options=[f"imagestore={store.root}"],
-    ) as other:
+    with store_beside(store) as other:
         assert diff_of(other, top.id) == TOP
         own = other.import_layer(io.BytesIO(BASE), top.id)
         assert diff_of(other, own) == BASE
@@ -171,13 +185,7 @@ def test_layers_of_an_additional_store_give_back_their_tars(store: Store) -> Non
 
 def test_a_mapped_copy_of_an_additional_stores_image_gives_back_its_tar(store: Store) -> None:
     image = store.create_image(store.import_layer(io.BytesIO(BASE)).id)
-    directory = f"{os.path.dirname(store.root)}/other"
-    with open_store(
-        root=f"{directory}/graph",
-        run_root=f"{directory}/run",
-        driver=store.driver_name,
-        options=[f"imagestore={store.root}"],
-    ) as other:
+    with store_beside(store) as other:
         container = other.create_container(image.id, idmap=MAPPED, strategy="copy")
         copy = other.layer(other.layer(container.layer).parent or "")
         assert copy.idmap == MAPPED

@@ -4,7 +4,6 @@ import fcntl
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -12,9 +11,9 @@ import pytest
 
 from hostspec.errors import InvalidIdMap, InvalidRequest, Unknown
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import bind, unmount
 from hostspec.store import Image, Store, open_store
 from hostspec.store.user_namespaces import free_start, highest_id_in_accounts
+from tests.granted_ids import granted_ids
 from tests.store.tars import tar_of
 
 FIRST = 2_000_000
@@ -28,11 +27,7 @@ def grant(tmp_path: Path) -> Iterator[Grant]:
     if os.geteuid() != 0:
         pytest.skip("only root may put other files in the place of these")
     file = tmp_path / "granted"
-    file.write_text(f"other:1000:1000\ncontainers:{FIRST}:5000\n")
-    with ExitStack() as stack:
-        for path in ("/etc/subuid", "/etc/subgid"):
-            bind(str(file), path)
-            stack.callback(unmount, path)
+    with granted_ids(file, f"other:1000:1000\ncontainers:{FIRST}:5000\n"):
         yield file.write_text
 
 

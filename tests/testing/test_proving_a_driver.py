@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 
 from hostspec.testing import DriverConformance
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "conformance.md"
+
+ALL = re.compile(r"^\| all \| (\d+) \| (\d+) \| (\d+) \| 0 \|", re.MULTILINE)
+"""The line of a report that counts what passed, was skipped, and is a known gap; nothing failed."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has a mount namespace of its own")
 
@@ -54,6 +60,13 @@ class TestByName(DriverConformance):
     def test_the_run_has_a_mount_namespace_of_its_own(self, driver):
         assert os.readlink("/proc/self/ns/mnt") != os.environ["NAMESPACE_OF_OTHERS"]
 """
+HAS_THE_SAME_OPTIONS = """
+def pytest_addoption(parser):
+    parser.getgroup("browsers").addoption("--driver", choices=["firefox"])
+    parser.getgroup("houses").addoption("--home")
+"""
+"""A plugin, or a ``conftest.py``, of people who test something else."""
+
 SOME_TESTS = "given_once or is_listed or native-x or namespace or stages or begins"
 
 
@@ -110,6 +123,51 @@ def test_what_cannot_be_proved_is_said_once(
     assert "Traceback" not in finished.stdout + finished.stderr
 
 
+@pytest.mark.parametrize("place", ["browsers.py", "conftest.py"])
+def test_options_of_others_that_are_called_the_same_are_theirs(
+    installed_minimal: str, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / place).write_text(HAS_THE_SAME_OPTIONS)
+    (tmp_path / "test_theirs.py").write_text(
+        "def test_it(pytestconfig):\n"
+        "    assert pytestconfig.getoption('--driver') == 'firefox'\n"
+        "    assert pytestconfig.getoption('--home') == 'brick'\n"
+        "    assert pytestconfig.getoption('--graph-driver') is None\n"
+    )
+    plugin = ("-p", "browsers") if place == "browsers.py" else ()
+
+    theirs = _pytest(
+        f"{installed_minimal}{os.pathsep}{tmp_path}",
+        tmp_path,
+        *(*plugin, "--driver", "firefox", "--home=brick", "test_theirs.py"),
+    )
+    ours = _pytest(
+        f"{installed_minimal}{os.pathsep}{tmp_path}",
+        tmp_path,
+        *(*plugin, "--pyargs", "hostspec.testing", "--graph-driver", "minimal"),
+        *("--driver-home", str(tmp_path), "-k", "native and given_once"),
+    )
+
+    assert theirs.returncode == 0, theirs.stdout + theirs.stderr
+    assert ours.returncode == 0, ours.stdout + ours.stderr
+    assert "1 passed, 0 skipped" in ours.stdout
+
+
+def test_a_report_of_the_fallbacks_alone_says_what_the_driver_can(
+    installed_minimal: str, tmp_path: Path
+) -> None:
+    finished = _pytest(
+        installed_minimal,
+        tmp_path,
+        *("--pyargs", "hostspec.testing", "--driver", "minimal", "--conformance-report", "found.json"),
+        *("-k", "fallback and given_once"),
+    )
+
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    (subject,) = json.loads((tmp_path / "found.json").read_text())["subjects"]
+    assert (subject["driver"], subject["counts"]["passed"]) == ("minimal", 1)
+
+
 @as_root
 @pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["in-one-process", "with-xdist"])
 def test_known_gaps_are_strict_and_reported(
@@ -153,3 +211,19 @@ def test_a_report_is_one_page_that_needs_nothing_else(installed_minimal: str, tm
 def test_a_gap_that_names_no_test_is_refused() -> None:
     with pytest.raises(TypeError, match="the suite has no test 'test_that_is_misspelt'"):
         type("TestMine", (DriverConformance,), {"known_gaps": {"test_that_is_misspelt": "a reason"}})
+
+
+def test_the_reports_in_the_documentation_are_of_the_suite_as_it_is(
+    installed_minimal: str, tmp_path: Path
+) -> None:
+    arguments = ("--pyargs", "hostspec.testing", "--driver", "minimal", "--collect-only")
+    listed = _pytest(installed_minimal, tmp_path, *arguments).stdout
+    (tests,) = re.findall(r"^(\d+) tests collected", listed, re.MULTILINE)
+    reports = DOCUMENTATION.read_text(encoding="utf-8").split("\n### ")[1:]
+
+    drivers = [report.partition(" on ")[0] for report in reports]
+    outcomes = [ALL.findall(report) for report in reports]
+
+    assert drivers == ["overlay", "btrfs", "vfs", "erofs", "loopimage"]
+    # Where they are not, make them again: --conformance-report FILE.md, for each driver on its file system.
+    assert [sum(map(int, *each)) for each in outcomes] == [int(tests)] * len(reports)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostspec.kernel.mounts import mount_points
+from hostspec.kernel.mountinfo import mount_points
 from hostspec.store import open_store
 from hostspec.testing.requirements import require_or_skip
 from tests.peers.busybox import make_root, program_path
@@ -56,7 +56,7 @@ def run(project: Path, code: str, *words: str) -> subprocess.CompletedProcess[st
 def assert_clean(project: Path) -> None:
     store = project / "store"
     with open_store(root=str(store / "graph"), run_root=str(store / "run")) as opened:
-        image = opened.images()[0]
+        (image,) = opened.images()
         assert opened.containers() == ()
         assert [layer.id for layer in opened.layers()] == [image.layer]
         assert list(opened.driver.list_layers()) == [image.layer]
@@ -99,6 +99,58 @@ def test_an_image_is_imported_again_when_its_source_has_changed(project: Path) -
     (project / "busybox" / "added").touch()
     done = run(project, code)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_was_imported_from_a_source_before_is_deleted(project: Path) -> None:
+    code = "def test_it(rootfs):\n    pass\n"
+    assert run(project, code).returncode == 0
+    (project / "busybox" / "added").touch()
+    assert run(project, code).returncode == 0
+    assert_clean(project)
+
+
+def test_processes_that_want_the_same_image_import_it_once(project: Path) -> None:
+    code = "import pytest\n@pytest.mark.parametrize('turn', range(4))\ndef test_it(rootfs, turn):\n    pass\n"
+    done = run(project, code, "-n2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_clean(project)
+
+
+def test_nothing_is_left_of_an_interrupted_test(project: Path) -> None:
+    code = (
+        "def test_it(rootfs, layer_clone, rootfs_image):\n"
+        "    layer_clone(rootfs_image)\n"
+        "    raise KeyboardInterrupt\n"
+    )
+    assert run(project, code).returncode == pytest.ExitCode.INTERRUPTED
+    assert_clean(project)
+
+
+def test_layers_of_others_with_similar_names_are_left_alone(project: Path) -> None:
+    code = "def test_it(rootfs):\n    pass\n"
+    assert run(project, code).returncode == 0
+    store = project / "store"
+    with open_store(root=str(store / "graph"), run_root=str(store / "run")) as opened:
+        opened.create_layer(None, names=["pytest-is-not-ours"])
+        opened.create_layer(None, names=["pytest-1-²-odd"])
+
+    done = run(project, code)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    with open_store(root=str(store / "graph"), run_root=str(store / "run")) as opened:
+        assert len(opened.layers()) == 3
+
+
+def test_places_in_the_configuration_begin_where_it_is(project: Path) -> None:
+    text = CONFIGURATION.format(source="./busybox", store="./store", driver="vfs")
+    (project / "pytest.ini").write_text(text)
+    code = "def test_it(rootfs):\n    assert (rootfs / 'bin').exists()\n"
+    (project / "below").mkdir()
+    (project / "below" / "test_it.py").write_text(code)
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py")
+    done = subprocess.run(command, cwd=project / "below", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_clean(project)
 
 
 def test_a_root_without_an_image_says_how_to_name_one(project: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from hostspec.testing import DriverConformance
 from tests.testing import mutants
@@ -22,6 +25,7 @@ Outcomes = dict[tuple[str, str], set[str]]
 
 
 # One test, since the workers of xdist would each run all faults for a part of the tests.
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to several users, which only root may")
 def test_each_fault_is_caught_by_the_test_named_after_it(
     record_property: Callable[[str, object], None],
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from hostspec.idmap import IdMap
 from hostspec.store import open_store
+from tests.scratch_filesystems import directory_for
 from tests.vm.expectations import EXPECTED, series_here
 
 _MAP = IdMap.parse(["0:514000:65536"])
@@ -22,7 +23,7 @@ def test_the_driver_takes_the_best_ways_that_this_kernel_has(
     driver: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     record_property("driver", driver)
-    directory = request.getfixturevalue("btrfs_directory" if driver == "btrfs" else "ext4_directory")
+    directory = directory_for(driver, request)
     with open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=driver) as store:
         facts = dict(store.status())
         strategies = [way.name for way in store.idmap_strategies(_MAP) if way.possible]

@@ -102,6 +102,8 @@ def _measure(driver: str, place: Place, tar: str, options: Sequence[str], repeat
         return _Column(driver, place.filesystem, reason=error.reason.replace(f"{place.directory}/", ""))
     except HostspecError as error:
         return _Column(driver, place.filesystem, reason=f"failed: {error}")
+    except Exception as error:  # noqa: BLE001 - of a driver that is being written; the others are measured
+        return _Column(driver, place.filesystem, reason=f"failed: {type(error).__name__}: {error}")
 
 
 def _options_of(driver: str, options: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from hostspec.cli.demo.report import Row, print_report, row_json
 from hostspec.cli.demo.trial import run_trial
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.render import print_json
-from hostspec.errors import DriverUnavailable, HostspecError
+from hostspec.errors import DriverUnavailable, HostspecError, InvalidRequest
 from hostspec.kernel.mounts import private_mount_namespace
 from hostspec.plugins import installed_drivers
 from hostspec.store import open_store
@@ -39,6 +39,10 @@ class Setting(NamedTuple):
 
 def demo(context: Context, arguments: Arguments) -> int:
     """Run the main job on every driver that works here, and print what it cost."""
+    if not installed_drivers():
+        raise InvalidRequest(
+            "demo", "needs drivers, and none is installed; pip install hostspec-overlay, say"
+        )
     # In a child process where it takes a user namespace, so nothing may have been opened before.
     return with_host_ids(lambda host_ids: _run(context.options, arguments, host_ids))
 

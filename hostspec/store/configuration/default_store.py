@@ -12,7 +12,7 @@ from hostspec.store.configuration.files import SYSTEM_DIRECTORIES, read_settings
 from hostspec.store.configuration.keys import Configuration, SettingsReader
 from hostspec.store.configuration.own_settings import read_own_settings
 
-__all__ = ["Configuration", "load_configuration"]
+__all__ = ["load_configuration"]
 
 SYSTEM_ROOT = "/var/lib/containers/storage"
 SYSTEM_RUN_ROOT = "/run/containers/storage"

@@ -4,7 +4,8 @@ They are written ``hostspec.NAME=VALUE`` where options are given one by one, and
 ``hostspec.conf``. No other program obeys them.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, cast, get_args

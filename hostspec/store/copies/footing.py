@@ -132,7 +132,8 @@ def _copied(
 
 def _warn_of(choice: Choice) -> None:
     if choice.forced and choice.not_for_podman:
-        warn(f"the way {choice.way!r} was asked for: {choice.not_for_podman}")
+        what = "shifting" if choice.way == "shift" else "a mapped copy"
+        warn(f"{what} was asked for: {choice.not_for_podman}")
 
 
 def _occasion(image: Image, idmap: IdMap) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from time import time_ns
 
 from hostspec.errors import HostspecError, LayerInUse
 from hostspec.store.copies.listing import copies_of
 from hostspec.store.copies.notes import read_note
-from hostspec.store.format.records import Image, Layer
+from hostspec.store.format.records import Layer
 from hostspec.store.format.timestamps import nanoseconds
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children
 from hostspec.store.notices import warn
-from hostspec.store.recovery import forget_mapped_layer, recover_under_lock
+from hostspec.store.recovery import recover_under_lock
 from hostspec.store.removal import remove_layers
 
 __all__ = ["remove_unused_copies", "tidy_up"]
@@ -71,23 +72,6 @@ def _last_use(root: GraphRoot, copy: Layer) -> int:
 
 def _remove(root: GraphRoot, edits: Edits, doomed: list[str]) -> tuple[str, ...]:
     """Remove copies; one on which another stands in the driver goes after that one, or stays with it."""
-    images = [image for image in edits.images if not set(image.mapped_layers).isdisjoint(doomed)]
-    for layer_id in doomed:
-        forget_mapped_layer(edits, layer_id)
-    try:
+    with suppress(LayerInUse):
         remove_layers(root, edits, doomed)
-    except HostspecError as error:
-        _recall(edits, images, doomed)
-        if not isinstance(error, LayerInUse):
-            raise
     return tuple(each for each in doomed if each not in edits.layers)
-
-
-def _recall(edits: Edits, images: list[Image], doomed: list[str]) -> None:
-    """Record copies that stayed with their images again."""
-    gone = {each for each in doomed if each not in edits.layers}
-    for image in images:
-        if not image.read_only:
-            copies = tuple(each for each in image.mapped_layers if each not in gone)
-            edits.images.put(image._replace(mapped_layers=copies))
-    edits.images.save()

@@ -26,7 +26,8 @@ def replace_file(path: str, content: bytes | Iterable[bytes], *, durable: bool =
         durable: Sync the file before, and its directory after it gets its name.
 
     Raises:
-        OSError: The old content is still there.
+        OSError: The old content is still there; or, where only the directory could not be synced, the new
+            content is, and may not survive a power loss.
     """
     directory = os.path.dirname(path)
     temporary = _temporary(path)

@@ -4,7 +4,8 @@ The layout is that of containers/storage (store.go, layers.go, images.go, contai
 hostspec knows lies below ``<driver>-layers/hostspec``, and losing it is harmless.
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 import os
 from typing import NamedTuple

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
+from typing import TypeVar
 
 from hostspec.kernel import filelocks
 from hostspec.store.refusals import refusals
@@ -25,10 +26,14 @@ __all__ = ["TOKEN_SIZE", "HeldLock", "HeldLocks", "LockFile", "LockFiles", "Occa
 TOKEN_SIZE = 64
 """Length of the last-writer token in bytes."""
 
+Descriptor = TypeVar("Descriptor", int, int | None)
+
 _OCCASION = "hostspec-"
 _MODE = 0o644  # others may open it for reading: additional image stores are shared that way
 _writes = count()
 _held: set[int] = set()
+_switching = threading.RLock()
+"""Held while a descriptor is opened or closed and noted, so that no fork falls between the two."""
 _forks_are_watched = False
 
 
@@ -79,7 +84,7 @@ class LockFile:
         """
         self.path = path
         self.read_only = read_only
-        self._holders: set[int] = set()
+        self._holders: set[tuple[int, int]] = set()
 
     @contextmanager
     def shared(self) -> Iterator[HeldLock]:
@@ -87,7 +92,7 @@ class LockFile:
 
         Where the file does not exist there is nothing to guard yet, and nothing to wait for.
         """
-        fd = self._open_for_reading()
+        fd = _noted(self._open_for_reading)
         if fd is None:
             yield HeldLock(None, exclusive=False)
             return
@@ -102,7 +107,7 @@ class LockFile:
             StoreReadOnly: The file may not be made or opened for writing.
             DriverFailed: The operating system refused for another reason.
         """
-        with self._locked(self._open_for_writing(), exclusive=True) as held:
+        with self._locked(_noted(self._open_for_writing), exclusive=True) as held:
             yield held
 
     def _open_for_reading(self) -> int | None:
@@ -123,21 +128,23 @@ class LockFile:
 
     @contextmanager
     def _locked(self, fd: int, *, exclusive: bool) -> Iterator[HeldLock]:
-        thread = threading.get_ident()
+        # A forked child has no other thread of its parent's, and may have one that looks like it.
+        holder = os.getpid(), threading.get_ident()
         try:
-            if thread in self._holders:
+            if holder in self._holders:
                 # Better than a thread that waits for itself for ever.
                 raise RuntimeError(f"{self.path} is locked twice by one thread")
-            _close_in_forked_children(fd)
             filelocks.lock(fd, exclusive=exclusive)
-            self._holders.add(thread)
+            self._holders.add(holder)
             try:
                 yield HeldLock(fd, exclusive=exclusive)
             finally:
-                self._holders.discard(thread)
+                self._holders.discard(holder)
         finally:
-            _held.discard(fd)
-            os.close(fd)
+            with _switching:
+                if fd in _held:  # else this is a forked child, which has closed it
+                    _held.discard(fd)
+                    os.close(fd)
 
 
 class HeldLocks:
@@ -226,16 +233,26 @@ class OccasionLocks:
                 os.close(fd)
 
 
-def _close_in_forked_children(fd: int) -> None:
-    """Keep a forked helper from holding our lock after we have let it go."""
+def _noted(open_: Callable[[], Descriptor]) -> Descriptor:
+    """Open a lock's file so that no forked child keeps holding our lock after we have let it go."""
     global _forks_are_watched  # noqa: PLW0603 - the interpreter's hooks are global, too
-    if not _forks_are_watched:
-        _forks_are_watched = True
-        os.register_at_fork(after_in_child=_close_held)
-    _held.add(fd)
+    with _switching:
+        if not _forks_are_watched:
+            _forks_are_watched = True
+            os.register_at_fork(
+                before=lambda: _switching.acquire(),  # noqa: PLW0108 - the name is looked up at each fork
+                after_in_parent=lambda: _switching.release(),  # noqa: PLW0108
+                after_in_child=_close_held,
+            )
+        fd = open_()
+        if fd is not None:
+            _held.add(fd)
+        return fd
 
 
 def _close_held() -> None:
-    for fd in tuple(_held):
+    global _switching  # noqa: PLW0603 - the parent's, which is held by the fork
+    _switching = threading.RLock()
+    for fd in _held:
         os.close(fd)
     _held.clear()

@@ -3,7 +3,8 @@
 Counted for all programs together, under a lock of its own (layers.go, ``layerMountPoint``).
 """
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 import json
 import os

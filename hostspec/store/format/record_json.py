@@ -200,6 +200,9 @@ def _id(fields: Json) -> str:
     identifier = _text(fields, "id")
     if not identifier:
         raise Malformed("a record has no ID")
+    if identifier in {".", ".."} or "/" in identifier or "\0" in identifier:
+        # Its files would lie outside of its directory, and be deleted with it.
+        raise Malformed(f"its ID {identifier!r} cannot be the name of a file")
     return identifier
 
 

@@ -1,10 +1,12 @@
 """The JSON file of a table: an array of records, of which one that is damaged does not spoil the others."""
 
-from __future__ import annotations
+# No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
+# command imports this module.
 
 import json
 import os
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Generic, NamedTuple, TypeVar
 
 from hostspec.errors import InvalidRequest, StoreCorrupt
@@ -16,6 +18,9 @@ from hostspec.store.refusals import refusals
 __all__ = ["Content", "Damage", "FileState", "Format", "TableFile"]
 
 Record = TypeVar("Record", Layer, Image, Container)
+
+_HALVES_BEGIN = (rb"\ud", rb"\uD")
+"""How halves of characters begin where they are escaped; some whole characters do so, too."""
 
 FileState = tuple[int, int, int] | None
 """What changes when somebody replaces or edits a file, even without the lock; ``None`` for no file."""
@@ -35,12 +40,12 @@ class Format(NamedTuple, Generic[Record]):
 
 
 class Damage(NamedTuple):
-    """A record that cannot be understood. It is kept as it is, and written back with the others."""
+    """A record that is not seen. It is kept as it is, and written back with the others."""
 
     raw: object
     """What the file has in its place."""
-    error: StoreCorrupt
-    """What is wrong with it, and the way out."""
+    error: StoreCorrupt | None
+    """What is wrong with it, and the way out; ``None`` where only another file of the table hides it."""
 
 
 class Content(NamedTuple, Generic[Record]):
@@ -117,11 +122,21 @@ class TableFile(NamedTuple):
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
             replace_file(self.path, content, durable=self.durable)
 
+    def repeated(self, kind: str, identifier: str, record: Json) -> Damage:
+        """Return a record of this file that is not seen, since a later one here has the same ID."""
+        reason = f"{kind} {identifier} is recorded more than once; the last of its records counts, "
+        way_out = "as for the Go library, and the others are left as they are. Take them out"
+        return Damage(record, StoreCorrupt(self.path, reason + way_out))
+
     def _rows(self, content: bytes) -> list[object]:
         if not content:
             return []
         try:
-            rows = json.loads(content.decode(errors="replace"))  # as the Go library reads what is no UTF-8
+            rows = json.loads(
+                content.decode(errors="replace"),  # as the Go library reads what is no UTF-8
+                parse_float=_finite,
+                parse_constant=_finite,
+            )
         except (ValueError, RecursionError) as error:
             raise StoreCorrupt(
                 self.path,
@@ -130,6 +145,8 @@ class TableFile(NamedTuple):
             ) from error
         if rows is None:
             return []
+        if any(each in content for each in _HALVES_BEGIN):
+            rows = _as_unicode(rows)
         if not isinstance(rows, list):
             raise StoreCorrupt(
                 self.path,
@@ -150,3 +167,25 @@ def _as_object(row: object) -> Json:
     if not isinstance(row, dict):
         raise Malformed("it is no object")
     return row
+
+
+def _finite(number: str) -> float:
+    """Read a number; JSON has no infinite ones, and neither library could read them when written back."""
+    value = float(number)
+    if not isfinite(value):
+        raise ValueError(f"{number} is no number")
+    return value
+
+
+def _as_unicode(value: object) -> object:
+    """Put a replacement character for each half of a pair that stands alone, as the Go library does.
+
+    Such text could never be written back.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_as_unicode(each) for each in value]
+    if isinstance(value, dict):
+        return {_as_unicode(name): _as_unicode(each) for name, each in value.items()}
+    return value

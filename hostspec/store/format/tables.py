@@ -15,12 +15,14 @@ from hostspec.errors import Duplicate, StoreCorrupt, StoreReadOnly, Unknown
 from hostspec.store.format.atomic import discard_leftover
 from hostspec.store.format.locking import HeldLock, HeldLocks, LockFile, LockFiles
 from hostspec.store.format.records import Container, Image, Layer
-from hostspec.store.format.table_files import Damage, Format, TableFile
+from hostspec.store.format.table_files import Content, Damage, Format, TableFile
 
 __all__ = ["READ_ONLY", "Edit", "Snapshot", "Table"]
 
 Record = TypeVar("Record", Layer, Image, Container)
 
+_BEFORE_ID = "sha256:"
+"""What clients that know images by their configurations' digests write before an ID."""
 _NOTHING: Mapping[int, tuple[Damage, ...]] = {}
 
 READ_ONLY = -1
@@ -69,7 +71,9 @@ class Snapshot(Generic[Record]):
     @property
     def damage(self) -> tuple[StoreCorrupt, ...]:
         """What is wrong with the records that could not be understood, and are left out."""
-        return tuple(each.error for group in self.damaged.values() for each in group)
+        return tuple(
+            each.error for group in self.damaged.values() for each in group if each.error is not None
+        )
 
     def is_read_only(self, identifier: str) -> bool:
         """Tell whether a record lies in an additional store."""
@@ -115,7 +119,24 @@ class Snapshot(Generic[Record]):
             return None
         from hostspec.store.references import full_names  # noqa: PLC0415 - only where nothing else is found
 
-        return next(filter(None, map(self.with_name, full_names(reference))), None)
+        named = next(filter(None, map(self.with_name, full_names(reference))), None)
+        return named or self._image_by_digest(reference)
+
+    def _image_by_digest(self, reference: str) -> Record | None:
+        """Return the image that ``sha256:ID`` or ``NAME@DIGEST`` means, as podman reads them."""
+        from hostspec.store.references import repositories  # noqa: PLC0415 - only where nothing else is found
+
+        name, at, digest = reference.rpartition("@")
+        if not at:
+            identifier = reference.removeprefix(_BEFORE_ID)
+            found = self.find_as_given(identifier) if identifier != reference else None
+            return found if found is not None and found.id.startswith(identifier) else None
+        wanted = repositories([name])
+        for each in self:
+            digests = getattr(each, "digests", ())  # which images have
+            if digest in digests and wanted & repositories(each.names):
+                return each
+        return None
 
     def get(self, reference: str) -> Record:
         """Return the record that :meth:`find` finds.
@@ -292,15 +313,9 @@ class Table(Generic[Record]):
         places: dict[str, int] = {}
         damaged: dict[int, tuple[Damage, ...]] = {}
         for place, file in enumerate(self._files):
-            content = file.read(self._format, read_only=self._is_beyond)
-            if content.damaged:
-                damaged[place] = content.damaged
-            for record in content.records:
-                if record.id in records:
-                    continue  # the Go library keeps the first, too
-                records[record.id] = record
-                if place:
-                    places[record.id] = place
+            unseen = self._load_file(place, file, records, places)
+            if unseen:
+                damaged[place] = unseen
         records = _with_unique_names(records)
         for other in self._beyond:
             snapshot = other.read()
@@ -314,6 +329,24 @@ class Table(Generic[Record]):
         loaded = Snapshot(self._format.kind, records, places, damaged)
         self._cached = (state, loaded)
         return loaded
+
+    def _load_file(
+        self, place: int, file: TableFile, records: dict[str, Record], places: dict[str, int]
+    ) -> tuple[Damage, ...]:
+        """Add the records of one file, and return what of it is not seen."""
+        content: Content[Record] = file.read(self._format, read_only=self._is_beyond)
+        unseen = [*content.damaged]
+        for record in content.records:
+            earlier = records.get(record.id)
+            if earlier is not None and places.get(record.id, 0) != place:
+                unseen.append(Damage(self._format.to_json(record), None))
+                continue
+            if earlier is not None:
+                unseen.append(file.repeated(self._format.kind, record.id, self._format.to_json(earlier)))
+            records[record.id] = record
+            if place:
+                places[record.id] = place
+        return tuple(unseen)
 
     def _state(self, token: bytes) -> object:
         return token, [file.state() for file in self._files], [other.read() for other in self._beyond]

@@ -76,6 +76,7 @@ def check(root: GraphRoot, *, quick: bool, max_age: float) -> CheckReport:
 
 def _check_layers(root: GraphRoot, seen: _Seen, *, quick: bool) -> Iterator[Finding]:
     checks = LayerChecks(root, seen.layers, trees=not quick)
+    containers = {container.layer for container in seen.containers}
     for layer_id in reversed(children_first(seen.layers, seen.layers.by_id.keys())):
         layer = seen.layers.by_id[layer_id]
         yield from checks.data_of(layer)
@@ -83,7 +84,7 @@ def _check_layers(root: GraphRoot, seen: _Seen, *, quick: bool) -> Iterator[Find
             detail = f"parent {layer.parent}"
             yield Finding("layer", layer.id, Problem.PARENT_MISSING, detail, layer.read_only)
         if layer.id in seen.in_driver or (layer.read_only and root.driver.exists(layer.id)):
-            yield from checks.files_of(layer)
+            yield from checks.files_of(layer, is_containers=layer.id in containers)
         else:
             yield Finding("layer", layer.id, Problem.LAYER_NOT_IN_DRIVER, read_only=layer.read_only)
 

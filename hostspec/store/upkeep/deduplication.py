@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hostspec.errors import HostspecError
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.lineage import with_ancestors
 from hostspec.store.recovery import read_layers
@@ -21,4 +22,10 @@ def deduplicate(root: GraphRoot, method: str) -> int:
     used = with_ancestors(layers, tops)
     chosen = [layer.id for layer in layers if layer.id in used and not layer.read_only]
     driver = root.driver
-    return driver.dedup([each for each in chosen if driver.exists(each)], DedupOptions(method))
+    while True:
+        present = [each for each in chosen if driver.exists(each)]
+        try:
+            return driver.dedup(present, DedupOptions(method))
+        except HostspecError:
+            if all(map(driver.exists, present)):
+                raise

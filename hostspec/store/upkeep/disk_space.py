@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from hostspec.disk_usage import joined, length_of, measure_tree
-from hostspec.errors import failing
+from hostspec.errors import HostspecError, Unknown, failing
 from hostspec.store.copies.listing import copies_of
+from hostspec.store.format.records import Layer
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.recovery import read_layers
 from hostspec.values import DiskUsage
@@ -87,7 +88,9 @@ def disk_space(root: GraphRoot) -> DiskSpace:
     usages: dict[str, DiskUsage] = {}
     groups: defaultdict[tuple[str, bool], _Group] = defaultdict(_Group)
     for layer in layers:
-        usage = root.driver.disk_usage(layer.id)
+        usage = _usage_of(root, layer)
+        if usage is None:
+            continue
         groups[group_of[layer.id]].add(usage)
         usages[layer.id] = usage._replace(shared_extents=None)  # which are many
     rows = tuple(_row(kind, groups) for kind in kinds)
@@ -103,6 +106,18 @@ def disk_space(root: GraphRoot) -> DiskSpace:
             if each.layer in usages and usages[each.layer].is_limited
         ),
     )
+
+
+def _usage_of(root: GraphRoot, layer: Layer) -> DiskUsage | None:
+    """Return what a layer occupies, or ``None`` if it is gone: removed meanwhile, or lost."""
+    try:
+        return root.driver.disk_usage(layer.id)
+    except Unknown:
+        return None
+    except HostspecError:
+        if layer.id in root.layers.read():
+            raise
+        return None
 
 
 class _Group:

@@ -12,6 +12,7 @@ from collections.abc import Container as Recorded
 from collections.abc import Iterator
 
 from hostspec.errors import HostspecError, InvalidRequest, StoreCorrupt
+from hostspec.store.format.layout import Layout
 from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.format.tables import READ_ONLY, Snapshot
 from hostspec.store.graph_root import Edits, GraphRoot
@@ -36,9 +37,11 @@ _SIZE_OF_EMPTY_TABLE = len("null\n")
 
 def collect_garbage(root: GraphRoot) -> tuple[str, ...]:
     """Remove what no record names; see :meth:`hostspec.store.Store.collect_garbage`."""
+    root.make_room()
     with root.editing() as edits:
         refuse_hidden_records(root, edits)
         recover_under_lock(root, edits)
+        _refuse_lost_records(root, edits)
         removed = unrecorded_layers(root, edits)
         refused = remove_unrecorded_layers(root, edits, removed)
         _delete_files(root, edits)
@@ -52,11 +55,16 @@ def refuse_hidden_records(root: GraphRoot, edits: Edits) -> None:
     """Refuse to go on where there are records that are not seen: what they name would be taken for garbage.
 
     Raises:
-        StoreCorrupt: A record cannot be understood.
+        StoreCorrupt: A record cannot be understood, or a table has lost its content.
         InvalidRequest: There are containers of the same store as a transient one, or as one that is not.
     """
     for error in (*own_damage(edits.layers), *own_damage(edits.images), *own_damage(edits.containers)):
         raise StoreCorrupt(error.path, f"{error.reason}; until then nothing is removed as unused")
+    for table in _tables(root.layout):
+        if _is_empty(table):
+            what = "is empty, where a table without records holds null: it has lost what it held"
+            way_out = "Restore it from a copy, or delete it to go on without its records"
+            raise StoreCorrupt(table, f"{what}. {way_out}; until then nothing is removed as unused")
     if (path := records_are_hidden(root)) is not None:
         way = "not as a transient one" if root.layout.transient else "as a transient one"
         raise InvalidRequest(path, f"holds records that are seen only where the store is opened {way}")
@@ -73,7 +81,7 @@ def own_damage(table: Snapshot[Layer] | Snapshot[Image] | Snapshot[Container]) -
     """Yield what is wrong with records of this store, those of additional stores left out."""
     for place, group in table.damaged.items():
         if place != READ_ONLY:
-            yield from (each.error for each in group)
+            yield from (each.error for each in group if each.error is not None)
 
 
 def unrecorded_layers(root: GraphRoot, edits: Edits) -> list[str]:
@@ -101,6 +109,55 @@ def remove_unrecorded_layers(root: GraphRoot, edits: Edits, layer_ids: list[str]
             if layer_id not in refused:
                 delete_files_of(root, "layer", layer_id)
     return busy | refused
+
+
+def _refuse_lost_records(root: GraphRoot, edits: Edits) -> None:
+    """Refuse to go on where a record names what has no record, and is still there: that is no garbage.
+
+    Raises:
+        StoreCorrupt: It is so.
+    """
+    layout = root.layout
+    for user, kind, identifier in _named(edits):
+        if kind == "layer":
+            lost = identifier not in edits.layers and root.driver.exists(identifier)
+            path = os.path.join(layout.layers, "layers.json")
+        else:
+            lost = identifier not in edits.images and os.path.isdir(os.path.join(layout.images, identifier))
+            path = os.path.join(layout.images, "images.json")
+        if lost:
+            reason = f"has no record of {kind} {identifier}, which is there and which {user} needs. "
+            way_out = (
+                f"Restore the file from a copy, or delete {user}; until then nothing is removed as unused"
+            )
+            raise StoreCorrupt(path, reason + way_out)
+
+
+def _named(edits: Edits) -> Iterator[tuple[str, str, str]]:
+    """Yield who needs which object of which kind, as the records of this store say."""
+    for layer in edits.layers:
+        if layer.parent and not layer.read_only:
+            yield f"layer {layer.id}", "layer", layer.parent
+    for image in edits.images:
+        if image.layer and not image.read_only:
+            yield f"image {image.id}", "layer", image.layer
+    for container in edits.containers:
+        yield f"container {container.id}", "layer", container.layer
+        if container.image:
+            yield f"container {container.id}", "image", container.image
+
+
+def _tables(layout: Layout) -> tuple[str, ...]:
+    """Return the files with the records that survive a crash."""
+    names = ((layout.layers, "layers"), (layout.images, "images"), (layout.containers, "containers"))
+    return tuple(os.path.join(directory, f"{name}.json") for directory, name in names)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except FileNotFoundError:
+        return False
 
 
 def _unmount(root: GraphRoot, layer_ids: list[str]) -> dict[str, HostspecError]:

@@ -56,11 +56,16 @@ class LayerChecks:
             except (OSError, HostspecError) as error:
                 yield _finding(layer, Problem.LAYER_DATA_MISSING, f"data item {key!r}: {_reason(error)}")
 
-    def files_of(self, layer: Layer) -> Iterator[Finding]:
-        """Find a layer that cannot be mounted, or has other files than it brought."""
+    def files_of(self, layer: Layer, *, is_containers: bool) -> Iterator[Finding]:
+        """Find a layer that cannot be mounted, or has other files than it brought.
+
+        Args:
+            layer: The layer's record.
+            is_containers: Whether it is a container's own layer, which may well have other files.
+        """
         try:
             with self._root.driver.mounted(layer.id) as tree:
-                if layer.diff_digest:
+                if layer.diff_digest and not is_containers:
                     yield from self._diff(layer, layer.diff_digest, tree)
                 if self._trees:
                     yield from self._tree(layer, tree)
@@ -84,7 +89,7 @@ class LayerChecks:
         except InvalidArchive as error:
             yield _finding(layer, Problem.LAYER_DIGEST, str(error))
             return
-        problem = expected.problem(layer)
+        problem = self._problem(layer, expected)
         if problem is not None:
             yield problem
         else:
@@ -100,16 +105,22 @@ class LayerChecks:
         except InvalidArchive as error:
             yield _finding(layer, Problem.LAYER_DIGEST, str(error))
             return
-        problem = expected.problem(layer)
+        problem = self._problem(layer, expected)
         if problem is not None:
             yield problem
 
+    def _problem(self, layer: Layer, found: _Digest) -> Finding | None:
+        """Say what is wrong with a layer's tar: nothing that can be known where it had to be packed anew."""
+        return found.problem(layer) if os.path.exists(self._tar_split(layer)) else None
+
+    def _tar_split(self, layer: Layer) -> str:
+        layout = self._root.layout
+        return os.path.join(layer.elsewhere or layout.layers, os.path.basename(layout.tar_split(layer.id)))
+
     def _tar(self, layer: Layer, tree: str, held: ExitStack) -> BinaryIO:
         """Return the layer's tar: the original if there is a tar-split file, or else a new one."""
-        layout = self._root.layout
-        path = os.path.join(layer.elsewhere or layout.layers, os.path.basename(layout.tar_split(layer.id)))
         try:
-            file = held.enter_context(open(path, "rb", buffering=0))  # noqa: SIM115 - closed by held
+            file = held.enter_context(open(self._tar_split(layer), "rb", buffering=0))  # noqa: SIM115 - closed by held
         except FileNotFoundError:
             parent = self._layers.with_id(layer.parent)
             refs = LayerRef(layer.id, layer.idmap), LayerRef(parent.id, parent.idmap) if parent else None

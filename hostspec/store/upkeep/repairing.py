@@ -24,6 +24,9 @@ _Removal = Callable[[GraphRoot, str], object]
 
 def repair(root: GraphRoot, report: CheckReport, *, containers: bool) -> tuple[HostspecError, ...]:
     """Remove what is damaged; see :meth:`hostspec.store.Store.repair`."""
+    if report.findings:
+        with root.editing() as edits:
+            refuse_hidden_records(root, edits)
     # First what no record names, since the driver keeps a layer on which another of its layers stands;
     # and again at the end, since a layer with a record may stand on one without.
     unaccounted = [each.id for each in report.having(Problem.LAYER_UNACCOUNTED)]

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from hostspec.directory_layers import refuse_option
-from hostspec.errors import InvalidRequest
 
 __all__ = ["least_size"]
-
-# Not compiled before it is used: most stores have no such option.
-_SIZE = r"(?ai)(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?"
-_POWERS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))}
 
 
 def least_size(options: Sequence[tuple[str, str]]) -> int:
@@ -30,8 +24,7 @@ def least_size(options: Sequence[tuple[str, str]]) -> int:
     for name, value in options:
         if name != "min_space":
             raise refuse_option("btrfs", name, "min_space")
-        found = re.fullmatch(_SIZE, value.strip())
-        if found is None:
-            raise InvalidRequest(f"btrfs.{name}={value}", "must be a size, such as 512m or 10g")
-        least = int(float(found[1]) * _POWERS[found[2].lower()])
+        from hostspec.option_values import size_in_bytes  # noqa: PLC0415 - most stores have no such option
+
+        least = size_in_bytes(f"btrfs.{name}", value)
     return least

@@ -18,7 +18,7 @@ from hostspec.errors import (
     WrongFilesystem,
 )
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import is_mountpoint
+from hostspec.kernel.mountinfo import is_mountpoint
 from hostspec.testing.directory_layers import as_ordinary_user, committed
 from hostspec.values import CreateOptions, LayerRef, MountOptions
 from hostspec_btrfs import ioctls, open_driver

@@ -5,6 +5,7 @@ Neither may ever change for the process: other threads, and callers, rely on the
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -58,7 +59,10 @@ def _aside(enter: Callable[[], None], work: Callable[[], Result]) -> Result:
             failures.append(failure)
 
     thread = threading.Thread(target=run, name="hostspec-overlay-mount")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
     thread.join()
     if failures:
         raise failures[0]

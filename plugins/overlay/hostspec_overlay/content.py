@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from hostspec.archive.upper import inspect_upper, upper_changes
+from hostspec.disk_usage import content_bytes
 from hostspec.idmap import IdMap
-from hostspec.values import Change, ChangeKind, LayerRef
+from hostspec.values import Change, LayerRef
 from hostspec_overlay.environment import whiteout_form
 from hostspec_overlay.homes import Homes
 from hostspec_overlay.layout import LayerDirectory, numbered_diffs
@@ -75,16 +75,7 @@ class Difference(NamedTuple):
             DriverFailed: The operating system refused.
             OSError: The operating system refused.
         """
-        total = 0
-        linked: set[int] = set()
-        for change in self.changes():
-            if change.kind is ChangeKind.DELETE:
-                continue
-            found = os.lstat(self.layer.diff + change.path)
-            if stat.S_ISREG(found.st_mode) and found.st_ino not in linked:
-                linked.add(found.st_ino)
-                total += found.st_size
-        return total
+        return content_bytes(self.layer.diff, self.changes())
 
 
 def difference(homes: Homes, layer: LayerRef, parent: LayerRef | None) -> Difference | None:

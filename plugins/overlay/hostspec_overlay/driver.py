@@ -273,14 +273,20 @@ class OverlayDriver:
         if old == new:
             return Shifted(inodes=0, bytes_copied=0)
         from hostspec_overlay.shifting import OwnershipPass
+        from hostspec_overlay.stubs import follow_stubs
 
         with failing(f"change the ID map of layer {layer_id}"):
+            lowers, choices, program = (
+                self._homes.below(layer),
+                self._mounts.choices(),
+                self._mounts.program(),
+            )
             ownership_pass = OwnershipPass(
                 layer=layer,
-                lowers=self._homes.below(layer),
-                choices=self._mounts.choices(),
+                lowers=lowers,
+                choices=choices if program is not None else follow_stubs(choices, lowers),
                 mount_api=self._options.mount_api,
-                program=self._mounts.program(),
+                program=program,
                 direct=self._options.direct_pass,
                 volatile=self._options.volatile_pass,
                 new_place=self._homes.new_place,

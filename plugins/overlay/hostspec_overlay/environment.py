@@ -52,7 +52,7 @@ def check_usable(home: str, *, by_program: bool = False) -> BackingMount:
     """
     if not _may_mount():
         raise PrerequisitesMissing(
-            DRIVER, "mounting needs CAP_SYS_ADMIN: run as root, or in a user namespace of your own"
+            DRIVER, "mounting needs CAP_SYS_ADMIN: run as root, or in a user namespace, by hostspec unshare"
         )
     backing = backing_mount(home)
     if by_program:
@@ -134,7 +134,7 @@ def _kernel_has_overlay() -> bool:
     with open("/proc/filesystems", encoding="ascii") as file:
         if any(line.split()[-1] == "overlay" for line in file):
             return True
-    from hostspec.kernel.mounts import fsopen  # noqa: PLC0415 - only where the module is not loaded yet
+    from hostspec.kernel.mountfds import fsopen  # noqa: PLC0415 - only where the module is not loaded yet
 
     try:
         os.close(fsopen("overlay"))  # loads the module

@@ -25,7 +25,8 @@ from hostspec.archive.lowers import MergedDirectory, NotNative
 from hostspec.archive.whiteouts import WhiteoutForm
 from hostspec.idshift import IdShift
 from hostspec.kernel.reflink import CopyWay, copy_content
-from hostspec.treewalk import Tally, naming, open_directory, walk
+from hostspec.treecopy import goes_with_a_copy
+from hostspec.treewalk import FirstNames, Tally, naming, open_directory, walk
 from hostspec.values import ProgressCallback, Shifted
 
 __all__ = ["write_inherited"]
@@ -35,9 +36,6 @@ _NOTES = _FORM.xattr_prefix
 _STUB = f"{_NOTES}metacopy"
 # Notes of an overlay within a container, which the kernel keeps beside its own under a longer name.
 _NESTED_NOTES = f"{_NOTES}overlay."
-_KEPT = ("user.", "trusted.", "security.", "system.posix_acl_")
-# XFS shows POSIX ACLs a second time, in a form of its own; EVM seals the inode on which it stands.
-_NOT_KEPT = ("trusted.SGI_ACL_", "security.evm")
 _NO_XATTRS: Final[Mapping[str, bytes]] = {}
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
@@ -111,7 +109,7 @@ class _Writing:
         self._stubs = stubs
         self._counting = Lock()
         self._linking = Lock()
-        self._first_names: dict[tuple[int, int], _FirstName] = {}
+        self._first_names = FirstNames()
 
     def count(self, files: int, inodes: int, bytes_copied: int) -> None:
         """Count what was done in one directory."""
@@ -134,19 +132,19 @@ class _Writing:
         """Write an inode that has several names when the first of them comes by, and then only link it."""
         # Locked all the while, so that a second name is not linked before the first is complete.
         with self._linking:
-            key = (found.st_dev, found.st_ino)
-            first = self._first_names.get(key)
+            first = self._first_names.before(found)
             if first is None:
                 copied = self.write(source, target, name, path, found)
-                self._first_names[key] = _FirstName(path[1:], found.st_nlink - 1, written=copied is not None)
+                self._first_names.add(found, path, changed=copied is not None)
                 return copied
-            if first.written:
+            if first.changed:
                 os.link(
-                    first.path, name, src_dir_fd=self._target_root, dst_dir_fd=target, follow_symlinks=False
+                    first.path[1:],
+                    name,
+                    src_dir_fd=self._target_root,
+                    dst_dir_fd=target,
+                    follow_symlinks=False,
                 )
-            first.names_left -= 1
-            if first.names_left <= 0:
-                del self._first_names[key]
             return None
 
     def write(self, source: int, target: int, name: str, path: str, found: os.stat_result) -> int | None:
@@ -192,7 +190,7 @@ class _Writing:
         xattrs: dict[str, bytes] = {}
         changed = False
         for name in names:
-            if not name.startswith(_KEPT) or name.startswith(_NOT_KEPT):
+            if not goes_with_a_copy(name):
                 continue
             if name.startswith(_NOTES) and not name.startswith(_NESTED_NOTES):
                 continue
@@ -200,17 +198,6 @@ class _Writing:
             xattrs[name] = self._shift.xattr(name, value, path)
             changed = changed or xattrs[name] != value
         return xattrs, changed
-
-
-class _FirstName:
-    """The name by which an inode was seen first, and how many others may follow."""
-
-    __slots__ = ("names_left", "path", "written")
-
-    def __init__(self, path: str, names_left: int, *, written: bool) -> None:
-        self.path = path
-        self.names_left = names_left
-        self.written = written
 
 
 class _Directory:

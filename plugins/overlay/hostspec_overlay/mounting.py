@@ -35,7 +35,7 @@ from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
 from hostspec.idmap import IdMap
-from hostspec.kernel import mounts
+from hostspec.kernel import mountfds, mounts
 from hostspec.kernel.idmapped import idmapped_clone
 from hostspec.kernel.mountfds import (
     MOUNT_ATTR_NOATIME,
@@ -151,7 +151,7 @@ def mount_overlay(plan: MountPlan, target: str, mount_api: str = "auto") -> None
             return
         mount = _detached(plan, way)
         try:
-            mounts.move_mount(mount, target)
+            mountfds.move_mount(mount, target)
         finally:
             os.close(mount)
 
@@ -220,24 +220,24 @@ def _detached(plan: MountPlan, way: MountWay) -> int:
 
     def make_by_string() -> int:
         _mount_by_string(plan, plan.home)
-        return mounts.open_tree(plan.home, clone=True)
+        return mountfds.open_tree(plan.home, clone=True)
 
     return in_private_namespace(make_by_string)
 
 
 def _configured(plan: MountPlan, give_layers: Callable[[int], None]) -> int:
     """Make the file system in a context of its own, and return its detached mount."""
-    context = mounts.fsopen("overlay")
+    context = mountfds.fsopen("overlay")
     try:
-        mounts.fsconfig_string(context, "source", "overlay")
+        mountfds.fsconfig_string(context, "source", "overlay")
         for name, value in plan.overlay_options():
             if value is None:
-                mounts.fsconfig_flag(context, name)
+                mountfds.fsconfig_flag(context, name)
             else:
-                mounts.fsconfig_string(context, name, value)
+                mountfds.fsconfig_string(context, name, value)
         give_layers(context)
-        mounts.fsconfig_create(context)
-        return mounts.fsmount(context, sum(_ATTRIBUTES[each][0] for each in plan.choices.attributes))
+        mountfds.fsconfig_create(context)
+        return mountfds.fsmount(context, sum(_ATTRIBUTES[each][0] for each in plan.choices.attributes))
     finally:
         os.close(context)
 
@@ -299,7 +299,7 @@ class _Layers:
         for home in dict.fromkeys(lower.home for lower in plan.lowers[plan.mapped_from :]):
             clone = self._keep(idmapped_clone(home, namespace))
             if attach:
-                mounts.move_mount(clone, home)
+                mountfds.move_mount(clone, home)
             self._clones[home] = clone
 
     def enter_home(self) -> None:
@@ -317,10 +317,10 @@ class _Layers:
     def give_texts(self, context: int) -> None:
         """Name every directory to a file system context by a text, seen from the home."""
         for index in range(len(self._plan.lowers)):
-            mounts.fsconfig_string(context, "lowerdir+", self._lower_text(index))
+            mountfds.fsconfig_string(context, "lowerdir+", self._lower_text(index))
         for key, path in (("upperdir", self._plan.upper), ("workdir", self._plan.work)):
             if path is not None:
-                mounts.fsconfig_string(context, key, self._text(path))
+                mountfds.fsconfig_string(context, key, self._text(path))
 
     def by_name(self) -> str:
         """Return the options that name every directory, seen from the home."""
@@ -367,7 +367,7 @@ class _Layers:
     def _give(self, context: int, key: str, descriptor: int) -> None:
         """Hand a descriptor over and close it at once: there may be more of them than a process may open."""
         try:
-            mounts.fsconfig_fd(context, key, descriptor)
+            mountfds.fsconfig_fd(context, key, descriptor)
         finally:
             os.close(descriptor)
 

@@ -89,10 +89,10 @@ class Mounts:
         Raises:
             OSError: It is busy.
         """
-        from hostspec.kernel.mounts import unmount
+        from hostspec.kernel.mounts import A_MOMENT, unmount
 
         try:
-            unmount(path)
+            unmount(path, patience=A_MOMENT)
         except OSError as error:
             if error.errno not in {errno.EINVAL, errno.ENOENT}:
                 raise
@@ -105,9 +105,12 @@ class Mounts:
         Raises:
             OSError: The kernel refused.
         """
+        with self._mounting:
+            self._unbind_home()
+
+    def _unbind_home(self) -> None:
         if not self._options.skip_mount_home:
-            with self._mounting:
-                unbind_from_itself(self._homes.home)
+            unbind_from_itself(self._homes.home)
 
     def _mount_shared(self, layer: LayerDirectory, choices: MountChoices, options: MountOptions) -> str:
         target = layer.merged if layer.writable else f"{self._run_root}/merged/{layer.layer_id}"
@@ -117,7 +120,11 @@ class Mounts:
                 os.makedirs(target, 0o700, exist_ok=True)
                 if not self._options.skip_mount_home:
                     bind_on_itself(self._homes.home)
-                self._mount_at(target, layer, choices, options)
+                try:
+                    self._mount_at(target, layer, choices, options)
+                except BaseException:
+                    self._unbind_home()
+                    raise
         return target
 
     def _mount_at(
@@ -125,12 +132,14 @@ class Mounts:
     ) -> None:
         from hostspec_overlay.mounting import mount_overlay
         from hostspec_overlay.planning import plan_mount
+        from hostspec_overlay.stubs import follow_stubs
 
         program = self.program()
+        below = self._homes.below(layer)
         plan = plan_mount(
             layer,
-            self._homes.below(layer),
-            choices,
+            below,
+            choices if program is not None else follow_stubs(choices, below),
             home=self._homes.home,
             spare=f"{self._run_root}/empty",
             idmap=options.idmap,
@@ -144,7 +153,8 @@ class Mounts:
 
     def _is_mounted(self, target: str) -> bool:
         """Tell whether something is mounted; a mount whose program has died is taken down."""
-        from hostspec.kernel.mounts import is_mountpoint, unmount
+        from hostspec.kernel.mountinfo import is_mountpoint
+        from hostspec.kernel.mounts import unmount
 
         if not is_mountpoint(target):
             return False

@@ -54,10 +54,8 @@ _OVERLAY_FLAGS = frozenset({"volatile", "userxattr", "default_permissions"})
 _DIRECTORIES = frozenset({"lowerdir", "lowerdir+", "datadir+", "upperdir", "workdir"})
 
 _MASKS = {"shared": 0o755, "private": 0o700}
-# Not compiled before they are used: most stores have no such option.
+# Not compiled before it is used: most stores have no such option.
 _OCTAL_MODE = r"0?[0-7]{3}"
-_SIZE = r"(?ai)(\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?"
-_POWERS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t", "p"))}
 
 
 class MountChoices(NamedTuple):
@@ -312,17 +310,16 @@ def _usual_inodes(parsed: OverlayOptions, value: str) -> OverlayOptions:
 
 def _size(name: str, value: str) -> int | None:
     """Return a size in bytes; ``None`` for none, as the Go library has 0 and the empty text."""
-    found = re.fullmatch(_SIZE, value.strip() or "0")
-    if found is None:
-        raise InvalidRequest(f"{name}={value}", "must be a size, such as 512m or 10g")
-    return int(float(found[1]) * _POWERS[found[2].lower()]) or None
+    from hostspec.option_values import size_in_bytes  # noqa: PLC0415 - most stores have no such option
+
+    return size_in_bytes(name, value if value.strip() else "0") or None
 
 
 def _number(name: str, value: str) -> int | None:
-    text = value.strip() or "0"
-    if not (text.isascii() and text.isdecimal()):
-        raise InvalidRequest(f"{name}={value}", "must be a number")
-    return int(text) or None
+    """Return a number; ``None`` for none, as for :func:`_size`."""
+    from hostspec.option_values import number  # noqa: PLC0415 - most stores have no such option
+
+    return number(name, value if value.strip() else "0") or None
 
 
 def _refused(name: str, reason: str) -> Callable[[OverlayOptions, str], OverlayOptions]:

@@ -22,6 +22,7 @@ __all__ = ["Outcome", "Probes"]
 
 _NO_MAP = IdMap()
 _ANY_MAP = IdMap.parse(["0:100000:65536"])
+_NO_WAY_IN = "the map leaves out UID 0 or GID 0, to which the directories above the layers belong"
 
 
 class Outcome(NamedTuple):
@@ -66,7 +67,8 @@ class Probes:
     def mapped_lowers(self, idmap: IdMap) -> Outcome:
         """Find out whether layers can be mounted under a map.
 
-        What a mount can do is tried once, with any map; of this one, whether the kernel takes it.
+        What a mount can do is tried once, with any map; of this one, whether the kernel takes it, and whether
+        layers can be reached under it.
         """
         mounts = self._once(
             ("mapped", self._mount_api),
@@ -75,6 +77,8 @@ class Probes:
             idmap=_ANY_MAP,
         )
         if mounts.works:
+            if idmap.uids.find_host(0) is None or idmap.gids.find_host(0) is None:
+                return Outcome(works=False, reason=_NO_WAY_IN)
             try:
                 user_namespace(idmap)
             except OSError as refusal:

@@ -14,8 +14,9 @@ alone, since nobody sees it and the map need not cover it.
 
 Where it can be foreseen what the kernel would write, it is written without a mount
 (:mod:`hostspec_overlay.inherited`). Otherwise (renamed directories, content checked by ``verity``, SELinux
-labels by mount, a user namespace, a layer with a difference of its own) files are changed through an overlay
-mount with ``diff`` for its upper directory, which copies each up as its owner changes.
+labels by mount, a user namespace, a layer with a difference of its own, a tree too deep for the files that
+this process may have open) files are changed through an overlay mount with ``diff`` for its upper directory,
+which copies each up as its owner changes.
 
 That mount is detached: no one sees it, and it ends with this process. It is ``volatile`` (Linux 5.10), for
 else the content of each copied file is synced by itself; instead the file system is synced once at the end.
@@ -152,11 +153,10 @@ class OwnershipPass(NamedTuple):
                 threads=options.threads,
                 progress=options.progress,
             )
-        except NotNative:
+        except BaseException as failure:
             delete_tree(place)
-            return None
-        except BaseException:
-            delete_tree(place)
+            if isinstance(failure, NotNative) or _is_too_deep(failure):
+                return None
             raise
         if not stubs:
             sync_filesystem(place)
@@ -284,6 +284,11 @@ def _shift(
         left_out=left_out,
         progress=options.progress,
     )
+
+
+def _is_too_deep(failure: BaseException) -> bool:
+    """Tell whether more layers had a directory, all the way down to it, than this process may open."""
+    return isinstance(failure, OSError) and failure.errno == errno.EMFILE
 
 
 def _give_whiteouts_an_owner(diff: str, owner: tuple[int, int]) -> None:

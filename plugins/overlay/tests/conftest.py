@@ -29,6 +29,8 @@ def directory(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def open_overlay() -> Iterator[OpenOverlay]:
     """Opens a driver as another process would: ``open_overlay(directory, ("option", "value"))``."""
+    if os.geteuid() != 0:
+        require_or_skip("overlay", "only root can mount one")
     with ExitStack() as opened:
 
         def opener(
@@ -60,8 +62,8 @@ def mount_program() -> str:
     found = shutil.which("fuse-overlayfs")
     if found is None:
         require_or_skip("fuse-overlayfs", "the program is missing; install the package fuse-overlayfs")
-    if not os.path.exists("/dev/fuse"):
-        require_or_skip("fuse-overlayfs", "this kernel has no /dev/fuse")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        require_or_skip("fuse-overlayfs", "there is no /dev/fuse, or it is not for this user")
     return found
 
 

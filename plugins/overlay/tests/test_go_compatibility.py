@@ -18,7 +18,8 @@ import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import mount_points, unmount_all
+from hostspec.kernel.mountinfo import mount_points
+from hostspec.kernel.mounts import unmount_all
 from hostspec.testing.requirements import require_or_skip
 from hostspec.values import LayerRef, MountOptions
 
@@ -34,7 +35,7 @@ Go = Callable[..., str]
 def go(ext4_directory: str) -> Go:
     """Runs ``containers-storage`` on the store at ``ext4_directory``, and returns what it prints."""
     if shutil.which("containers-storage") is None:
-        require_or_skip("containers-storage", "containers-storage is not installed")
+        require_or_skip("containers-storage", "is not installed; Debian's package has the same name")
 
     def run(*arguments: str, content: bytes = b"") -> str:
         command = ["containers-storage", "-g", ext4_directory, "-R", f"{ext4_directory}/run", "-s", "overlay"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Callable
 
@@ -296,6 +297,28 @@ def test_a_layer_on_more_directories_than_are_opened_at_once_is_left_to_the_kern
     assert both.on_disk(direct) == both.on_disk(by_mount)
     assert both.was_made_by_the_kernel(direct)
     both.direct.check(direct)
+
+
+def test_a_tree_too_deep_for_the_files_that_may_be_open_is_left_to_the_kernel(
+    ext4_directory: str, open_overlay: OpenOverlay
+) -> None:
+    layers = Layers(open_overlay(ext4_directory, METACOPY))
+    deep = [f"/{'/'.join('abcdefghijklmnop'[:depth])}" for depth in range(1, 17)]
+    made, tree = None, Tree({path: tree_directory(uid=number) for number, path in enumerate(deep)})
+    for number in range(8):
+        # Each layer has a directory of its own on every level.
+        tree = tree.with_entries({f"{deep[-1]}/file-{number}": file(b"%d" % number, uid=number)})
+        made = layers.make(f"layer-{number}", tree, made)
+    assert made is not None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 64, hard))
+    try:
+        copy = layers.copy("copy", made, MAPPED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert "trusted.overlay.impure" in os.listxattr(f"{layers.driver.home}/copy/diff1")
+    layers.check(copy)
 
 
 def test_a_pass_that_fails_leaves_the_layer_as_it_was(driver: GraphDriver) -> None:

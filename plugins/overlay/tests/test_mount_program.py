@@ -14,7 +14,8 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.errors import DriverFailed, InvalidRequest, OperationNotSupported, PrerequisitesMissing
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import mount_points, mount_table, unmount
+from hostspec.kernel.mountinfo import mount_points, mount_table
+from hostspec.kernel.mounts import unmount
 from hostspec.values import CreateOptions, LayerRef, MountOptions, StoredIds
 
 from .conftest import AddLayer, OpenOverlay

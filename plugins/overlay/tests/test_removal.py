@@ -10,7 +10,7 @@ import pytest
 
 from hostspec.driver import GraphDriver
 from hostspec.errors import LayerInUse
-from hostspec.kernel.mounts import mount_points
+from hostspec.kernel.mountinfo import mount_points
 from hostspec.values import LayerRef
 
 from .conftest import AddLayer, OpenOverlay

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from hostspec.driver import GraphDriver
-from hostspec.errors import IdNotMapped, OperationNotSupported
+from hostspec.errors import DriverFailed, IdNotMapped, OperationNotSupported
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import mount_table
+from hostspec.kernel.mountinfo import mount_table
 from hostspec.values import CreateOptions, LayerRef, MountOptions, ShiftOptions, StoredIds
 from hostspec_overlay.mounting import MountWay
 
@@ -116,6 +116,26 @@ def test_without_the_new_mount_api_there_is_no_shifting(
     assert "no detached mounts" in found.reason
 
 
+@pytest.mark.parametrize(
+    "idmap",
+    [IdMap.parse(["1:200001:65535"]), IdMap.parse(["0:200000:65536"], ["1:200001:65535"])],
+    ids=["neither", "no GID"],
+)
+def test_a_map_without_the_ids_of_the_hosts_root_is_not_shifted(driver: GraphDriver, idmap: IdMap) -> None:
+    base = fill(driver, "base")
+
+    found = driver.supports_shifting(idmap)
+
+    assert not found.possible
+    assert "leaves out UID 0 or GID 0" in found.reason
+    # Which is no more than the truth.
+    driver.create("container", base)
+    driver.commit("container")
+    with pytest.raises(DriverFailed, match="Permission denied"):
+        driver.mount("container", MountOptions(idmap=idmap))
+    assert not [entry for entry in mount_table() if entry.mount_point.startswith(driver.home)]
+
+
 def test_asking_what_is_possible_writes_nothing_to_a_home_that_is_not_there(
     ext4_directory: str, open_overlay: OpenOverlay
 ) -> None:
@@ -201,6 +221,44 @@ def test_metacopy_is_not_used_where_the_store_lacks_it(driver: GraphDriver) -> N
     assert "trusted.overlay.metacopy" not in os.listxattr(copied)
     with open(copied, encoding="utf-8") as file:
         assert file.read() == "x" * 5000
+
+
+def test_stubs_keep_their_content_where_the_store_has_metacopy_no_longer(
+    directory: str, open_overlay: OpenOverlay
+) -> None:
+    before = open_overlay(directory, ("mountopt", "metacopy=on"))
+    before.create_from_template("copy", fill(before, "template"), None)
+    before.update_idmap("copy", NONE, MAPPED)
+    before.commit("copy")
+    driver = open_overlay(directory)
+
+    driver.create("container", LayerRef("copy", MAPPED))
+    driver.create_from_template("second", LayerRef("copy", MAPPED), None)
+    driver.update_idmap("second", MAPPED, SPLIT)
+
+    for layer_id in ("copy", "container", "second"):
+        with driver.mounted(layer_id, read_only=layer_id == "copy") as root:
+            with open(f"{root}/template/program", encoding="utf-8") as file:
+                assert file.read() == "x" * 5000
+            assert owner(f"{root}/template/program") == (SPLIT if layer_id == "second" else MAPPED).to_host(
+                7, 8
+            )
+
+
+@pytest.mark.parametrize("option", ["redirect_dir=off", "nfs_export=on,index=on"])
+def test_options_that_forbid_metacopy_stay_as_the_user_has_them(
+    option: str, ext4_directory: str, open_overlay: OpenOverlay
+) -> None:
+    before = open_overlay(ext4_directory, ("mountopt", "metacopy=on"))
+    before.create_from_template("copy", fill(before, "template"), None)
+    before.update_idmap("copy", NONE, MAPPED)
+    before.commit("copy")
+
+    with (
+        open_overlay(ext4_directory, ("mountopt", option)).mounted("copy") as root,
+        pytest.raises(PermissionError),
+    ):
+        os.stat(f"{root}/template/program")
 
 
 def test_a_second_pass_goes_on_from_the_first(driver: GraphDriver) -> None:

@@ -13,7 +13,8 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.errors import InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
-from hostspec.kernel.mounts import is_mountpoint, mount, unmount
+from hostspec.kernel.mountinfo import is_mountpoint
+from hostspec.kernel.mounts import mount, unmount
 from hostspec.testing.directory_layers import as_ordinary_user, committed
 from hostspec.values import CreateOptions, LayerRef, MountOptions
 from hostspec_vfs import VfsDriver, open_driver

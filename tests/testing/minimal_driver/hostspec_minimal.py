@@ -50,10 +50,10 @@ class MinimalDriver:
             making = self._clear_unfinished(layer_id)
             try:
                 os.mkdir(making, 0o755)
-                if source is None:
-                    os.chown(making, *options.idmap.root())
-                else:
+                if source is not None:
                     _copy(source, making)
+                elif options.idmap or os.geteuid() == 0:  # else the files of an ordinary user stay their own
+                    os.chown(making, *options.idmap.root())
                 os.rename(making, os.path.join(self._layers, layer_id))
             except BaseException:
                 shutil.rmtree(making, ignore_errors=True)

@@ -24,9 +24,10 @@ from hostspec.errors import (
 )
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
-from hostspec.kernel.capabilities import can_mount
+from hostspec.kernel.capabilities import can_mount, in_user_namespace
+from hostspec.kernel.mountfds import fsopen, move_mount, set_attributes
 from hostspec.kernel.mountinfo import is_mountpoint
-from hostspec.kernel.mounts import fsopen, move_mount, set_attributes, unmount, unmount_all
+from hostspec.kernel.mounts import A_MOMENT, unmount, unmount_all
 from hostspec.kernel.usernamespaces import user_namespace
 from hostspec.ownership import shift_tree
 from hostspec.treecopy import copy_changes
@@ -45,7 +46,7 @@ from hostspec.values import (
 )
 from hostspec_erofs.content import Difference
 from hostspec_erofs.ids import carried_ids, shift_between
-from hostspec_erofs.images import COMPRESSIONS, MKFS, STARTING, make_image, mount_image
+from hostspec_erofs.images import COMPRESSIONS, MKFS, make_image, mount_image
 from hostspec_erofs.layers import Layer, Layers, Level, Record
 from hostspec_erofs.mounting import MAX_DEPTH, mounted_levels, overlay
 
@@ -79,8 +80,10 @@ def open_driver(
             known = ", ".join(f"compression={each}" for each in COMPRESSIONS)
             raise InvalidRequest(f"{DRIVER}.{name}={value}", f"is no option of this driver; it knows {known}")
         compression = value
-    if not can_mount():
-        raise PrerequisitesMissing(DRIVER, "mounting images needs CAP_SYS_ADMIN: run as root")
+    if not can_mount() or in_user_namespace():
+        raise PrerequisitesMissing(
+            DRIVER, "mounting images needs CAP_SYS_ADMIN outside of user namespaces: run as root"
+        )
     if shutil.which(MKFS) is None:
         raise PrerequisitesMissing(DRIVER, f"{MKFS} is missing; install the package erofs-utils")
     for filesystem in ("erofs", "overlay"):
@@ -170,7 +173,7 @@ class ErofsDriver:
             layer = self._layers.find(layer_id)
             if not layer.record.sealed or not layer.has_diff:
                 return
-            _unmount_all_of(layer)
+            unmount_all(os.path.realpath(layer.path))
             if not make_image(layer.image, layer.diff, self._compression):
                 # It stays a directory, which is as good below an overlay, and is not written again.
                 with suppress(FileNotFoundError):
@@ -199,7 +202,7 @@ class ErofsDriver:
         if not staged and (users := self._layers.users(layer_id)):
             raise LayerInUse(layer_id, users)
         with failing(f"remove layer {layer_id}"):
-            _unmount_all_of(layer)
+            unmount_all(os.path.realpath(layer.path))
             self._layers.directories.put_aside(layer.path)
 
     @hookimpl
@@ -281,9 +284,9 @@ class ErofsDriver:
     @hookimpl
     def unmount(self, layer_id: str, path: str) -> None:
         """Unmount ``path``."""
-        with failing(f"unmount layer {layer_id}"), STARTING:
+        with failing(f"unmount layer {layer_id}"):
             if is_mountpoint(path):
-                unmount(path)
+                unmount(path, patience=A_MOMENT)
 
     @hookimpl
     def supports_shifting(self, idmap: IdMap) -> Shifting:
@@ -388,11 +391,6 @@ class ErofsDriver:
         layer = self._layers.find(layer_id)
         with failing(f"measure layer {layer_id}"):
             return measure_tree(layer.path, blocks_are_shared=False)
-
-
-def _unmount_all_of(layer: Layer) -> None:
-    with STARTING:
-        unmount_all(os.path.realpath(layer.path))
 
 
 def _refuse_limits(options: CreateOptions) -> None:

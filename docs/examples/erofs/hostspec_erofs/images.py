@@ -5,24 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from threading import Lock
 
 from hostspec.kernel.loop_devices import loop_device
-from hostspec.kernel.mounts import fsconfig_create, fsconfig_string, fsmount, fsopen
+from hostspec.kernel.mountfds import fsconfig_create, fsconfig_string, fsmount, fsopen
 
-__all__ = ["COMPRESSIONS", "MKFS", "STARTING", "make_image", "mount_image"]
+__all__ = ["COMPRESSIONS", "MKFS", "make_image", "mount_image"]
 
 MKFS = "mkfs.erofs"
 
 COMPRESSIONS = {"none": (), "lz4": ("-zlz4",), "lz4hc": ("-zlz4hc",)}
 """Arguments for each way to compress."""
-
-STARTING = Lock()
-"""Held while a program is started and while something is unmounted.
-
-A process that is being started has all our descriptors until its program runs. If another thread's file is
-among them, the file system that it lies in is busy for so long.
-"""
 
 _LONGEST_NAME_BYTES = 255
 
@@ -47,13 +39,16 @@ def make_image(image: str | int, tree: str, compression: str) -> bool:
     descriptors = (image,) if isinstance(image, int) else ()
     path = f"/proc/self/fd/{image}" if isinstance(image, int) else image
     command = [MKFS, "--quiet", *COMPRESSIONS[compression], path, tree]
-    with STARTING:
-        program = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace", pass_fds=descriptors
-        )
-    _, words = program.communicate()
+    program = subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        errors="replace",
+        pass_fds=descriptors,
+        check=False,
+    )
     if program.returncode and not _has_longest_name(tree):
-        reason = words.strip() or f"exit status {program.returncode}"
+        reason = program.stderr.strip() or f"exit status {program.returncode}"
         raise OSError(errno.EIO, f"{MKFS}: {reason}")
     return program.returncode == 0
 

@@ -18,14 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 from hostspec.errors import OperationNotSupported
-from hostspec.kernel.mounts import (
-    MS_RDONLY,
-    mount,
-    move_mount,
-    open_tree,
-    private_mount_namespace,
-    set_attributes,
-)
+from hostspec.kernel.mountfds import move_mount, open_tree, set_attributes
+from hostspec.kernel.mounts import MS_RDONLY, mount, private_mount_namespace
 from hostspec.kernel.usernamespaces import user_namespace
 from hostspec_erofs.images import mount_image
 from hostspec_erofs.layers import Layer, Level

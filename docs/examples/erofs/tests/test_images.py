@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 from hostspec.driver import GraphDriver
-from hostspec.errors import DriverUnavailable, IdNotMapped
+from hostspec.errors import DriverUnavailable, IdNotMapped, PrerequisitesMissing
 from hostspec.idmap import IdMap
+from hostspec.kernel.usernamespaces import run_in_user_namespace
+from hostspec.plugins import open_driver
 from hostspec.testing import DriverOpener
 from hostspec.testing.isolation import isolate_mounts
 from hostspec.testing.requirements import require_or_skip
@@ -105,3 +108,18 @@ def test_a_removed_image_stays_as_long_as_it_is_mounted(
     with open(f"{target}/file", "rb") as opened:
         assert opened.read() == b"file"
     driver.unmount("layer", target)
+
+
+def test_root_of_a_user_namespace_is_told_that_it_mounts_no_images(
+    driver: GraphDriver, tmp_path: Path
+) -> None:
+    del driver  # here it can be used
+
+    def is_refused() -> int:
+        try:
+            open_driver("erofs", home=f"{tmp_path}/home", run_root=f"{tmp_path}/run")
+        except PrerequisitesMissing:
+            return 0
+        return 1
+
+    assert run_in_user_namespace(IdMap.parse(["0:100000:65536"]), is_refused) == 0

@@ -21,15 +21,16 @@ from hostspec.directory_layers import DirectoryLayers, prepare_root
 from hostspec.errors import PrerequisitesMissing, StoreCorrupt, StoreReadOnly, failing
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
-from hostspec.kernel.capabilities import can_mount
+from hostspec.kernel.capabilities import can_mount, in_user_namespace
 from hostspec.kernel.fiemap import extents
 from hostspec.kernel.filesystems import sync_filesystem
+from hostspec.kernel.mountfds import move_mount
 from hostspec.kernel.mountinfo import is_mountpoint
-from hostspec.kernel.mounts import move_mount, unmount, unmount_all
+from hostspec.kernel.mounts import A_MOMENT, unmount, unmount_all
 from hostspec.kernel.reflink import supports_reflinks
 from hostspec.values import Capabilities, CreateOptions, DiskUsage, LayerRef, MountOptions
 from hostspec.working_area import WorkingArea
-from hostspec_loopimage.images import FILESYSTEMS, STARTING, clone, grow, make_blank, mounted_image
+from hostspec_loopimage.images import FILESYSTEMS, clone, grow, make_blank, mounted_image
 from hostspec_loopimage.options import (
     DEFAULTS,
     DRIVER,
@@ -58,8 +59,10 @@ def open_driver(
         PrerequisitesMissing: ``mkfs``, loop devices or the privilege to mount are missing.
     """
     chosen = parse_options(options, tuple(FILESYSTEMS))
-    if not can_mount():
-        raise PrerequisitesMissing(DRIVER, "mounting images needs CAP_SYS_ADMIN: run as root")
+    if not can_mount() or in_user_namespace():
+        raise PrerequisitesMissing(
+            DRIVER, "mounting images needs CAP_SYS_ADMIN outside of user namespaces: run as root"
+        )
     program = FILESYSTEMS[chosen.filesystem][0]
     if shutil.which(program) is None:
         raise PrerequisitesMissing(DRIVER, f"{program} is missing; install e2fsprogs or xfsprogs")
@@ -96,7 +99,11 @@ class LoopimageDriver:
     def capabilities(self) -> Capabilities:
         """Layers are staged, each stands on its own, and its image is as large as it may become."""
         return Capabilities(
-            stages_layers=True, layers_are_whole=True, limits_size=True, template_copies_content=True
+            stages_layers=True,
+            layers_are_whole=True,
+            layers_are_filesystems=True,
+            limits_size=True,
+            template_copies_content=True,
         )
 
     # The life of a layer
@@ -171,8 +178,7 @@ class LoopimageDriver:
         if not self._is_own(layer):
             raise StoreReadOnly(os.path.dirname(layer.path), f"layer {layer_id} lies in an additional store")
         with failing(f"remove layer {layer_id}"):
-            with STARTING:
-                unmount_all(os.path.realpath(layer.path))
+            unmount_all(os.path.realpath(layer.path))
             self._layers.put_aside(layer.path)
 
     @hookimpl
@@ -242,9 +248,9 @@ class LoopimageDriver:
     @hookimpl
     def unmount(self, layer_id: str, path: str) -> None:
         """Unmount ``path``; with the last mount of an image its loop device goes."""
-        with failing(f"unmount layer {layer_id}"), STARTING:
+        with failing(f"unmount layer {layer_id}"):
             if is_mountpoint(path):
-                unmount(path)
+                unmount(path, patience=A_MOMENT)
 
     # Facts
 

@@ -15,22 +15,21 @@ import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
 
 from hostspec.kernel.filesystems import sync_filesystem
 from hostspec.kernel.loop_devices import attached_loop_device, loop_device
-from hostspec.kernel.mountfds import MOUNT_ATTR_NOATIME, MOUNT_ATTR_RDONLY
-from hostspec.kernel.mounts import fsconfig_create, fsconfig_flag, fsconfig_string, fsmount, fsopen
+from hostspec.kernel.mountfds import (
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_RDONLY,
+    fsconfig_create,
+    fsconfig_flag,
+    fsconfig_string,
+    fsmount,
+    fsopen,
+)
 from hostspec.kernel.reflink import CopyWay, copy_content
 
-__all__ = ["FILESYSTEMS", "STARTING", "clone", "grow", "make_blank", "mounted_image"]
-
-STARTING = Lock()
-"""Held while a program is started and while something is unmounted.
-
-A process that is being started has all our descriptors until its program runs. If another thread's file is
-among them, the file system that it lies in is busy for so long.
-"""
+__all__ = ["FILESYSTEMS", "clone", "grow", "make_blank", "mounted_image"]
 
 FILESYSTEMS = {
     "ext4": ("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"),
@@ -133,20 +132,23 @@ def grow(image: str, filesystem: str, size: int) -> None:
 
 
 def _run(program: str, *arguments: str) -> None:
-    with STARTING:
-        running = subprocess.Popen(
-            [program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace"
-        )
-    _, words = running.communicate()
-    if running.returncode:
-        raise OSError(errno.EIO, f"{program}: {words.strip() or f'exit status {running.returncode}'}")
+    finished = subprocess.run(
+        [program, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        errors="replace",
+        check=False,
+    )
+    if finished.returncode:
+        reason = finished.stderr.strip() or f"exit status {finished.returncode}"
+        raise OSError(errno.EIO, f"{program}: {reason}")
 
 
 @contextmanager
 def mounted_image(
     image: str, filesystem: str, *, read_only: bool = False, untouched: bool = False
 ) -> Iterator[int]:
-    """Give a detached mount of an image, for :func:`~hostspec.kernel.mounts.move_mount` or to look at.
+    """Give a detached mount of an image, for :func:`~hostspec.kernel.mountfds.move_mount` or to look at.
 
     Args:
         image: Its path.

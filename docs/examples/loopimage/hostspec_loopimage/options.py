@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from hostspec.errors import InvalidRequest, OperationNotSupported
+from hostspec.option_values import size_in_bytes
 from hostspec.values import CreateOptions, MountOptions
 
 __all__ = ["DEFAULTS", "DRIVER", "Options", "parse_options", "refuse_mount_options", "wanted_size"]
 
 DRIVER = "loopimage"
-
-_SIZE = re.compile(r"(\d{1,18})([KMGT]?)", re.IGNORECASE)
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 
 
 class Options(NamedTuple):
@@ -39,10 +36,10 @@ def parse_options(options: Sequence[tuple[str, str]], filesystems: Sequence[str]
     for name, value in options:
         if name == "fs" and value in filesystems:
             parsed = parsed._replace(filesystem=value)
-        elif name == "size" and (found := _SIZE.fullmatch(value)):
-            parsed = parsed._replace(size=int(found[1]) << _UNITS[found[2].upper()])
+        elif name == "size":
+            parsed = parsed._replace(size=size_in_bytes(f"{DRIVER}.size", value))
         else:
-            known = f"fs={'|'.join(filesystems)} and size=BYTES, or with K, M, G, T"
+            known = f"fs={'|'.join(filesystems)} and size, such as 512m or 10g"
             raise InvalidRequest(f"{DRIVER}.{name}={value}", f"is no option of this driver; it knows {known}")
     return parsed
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from hostspec.driver import GraphDriver
-from hostspec.errors import DriverUnavailable, OperationNotSupported, StoreReadOnly
+from hostspec.errors import DriverUnavailable, OperationNotSupported, PrerequisitesMissing, StoreReadOnly
 from hostspec.idmap import IdMap
 from hostspec.kernel.loop import loop_filesystem
+from hostspec.kernel.usernamespaces import run_in_user_namespace
 from hostspec.plugins import open_driver
 from hostspec.testing.children import do_at_once
 from hostspec.testing.isolation import isolate_mounts
 from hostspec.testing.requirements import require_or_skip
-from hostspec.values import CreateOptions, LayerRef
+from hostspec.values import CreateOptions, LayerRef, TemplateCost
 
 MIB = 1 << 20
 PROCESSES = 3
@@ -215,3 +216,27 @@ def test_a_layer_of_a_read_only_home_is_read_and_cloned_and_never_touched(
     assert names_in(driver, "child") == ["file", "new"]
     after = os.stat(image)
     assert (after.st_mtime_ns, after.st_blocks) == (before.st_mtime_ns, before.st_blocks)
+
+
+def test_root_of_a_user_namespace_is_told_that_it_mounts_no_images(
+    open_loopimage: OpenLoopimage, tmp_path: Path
+) -> None:
+    open_loopimage()  # here it can be used
+
+    def is_refused() -> int:
+        try:
+            open_driver("loopimage", home=f"{tmp_path}/home", run_root=f"{tmp_path}/run")
+        except PrerequisitesMissing:
+            return 0
+        return 1
+
+    assert run_in_user_namespace(IdMap.parse(["0:100000:65536"]), is_refused) == 0
+
+
+def test_a_clone_shares_blocks_and_a_copy_of_files_between_images_does_not(
+    open_loopimage: OpenLoopimage, reflink_place: str
+) -> None:
+    driver = open_loopimage(place=reflink_place)
+
+    assert driver.template_cost() is TemplateCost.REFLINKS
+    assert driver.template_cost(native=False) is TemplateCost.CONTENT

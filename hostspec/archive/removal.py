@@ -1,4 +1,4 @@
-"""Deleting trees by descriptor, without following links, whatever their depth."""
+"""Removing what a tar replaces or hides: one name, or a directory's content but for what the tar brought."""
 
 from __future__ import annotations
 

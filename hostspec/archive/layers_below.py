@@ -19,13 +19,13 @@ from hostspec.archive.whiteouts import WhiteoutForm, is_carried_xattr
 from hostspec.errors import InvalidArchive
 from hostspec.kernel.reflink import copy_content
 
-__all__ = ["Inherited", "InheritedFile"]
+__all__ = ["FileBelow", "LayersBelow"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class InheritedFile:
+class FileBelow:
     """A file of the layers below, no directory."""
 
     def __init__(self, fd: int, name: str, status: os.stat_result) -> None:
@@ -68,7 +68,7 @@ class InheritedFile:
             os.close(source)
 
 
-class Inherited:
+class LayersBelow:
     """Looks things up in the layers below."""
 
     def __init__(self, upper: str, lowers: Sequence[str], form: WhiteoutForm) -> None:
@@ -98,7 +98,7 @@ class Inherited:
             self._root.close()
 
     @contextmanager
-    def find(self, names: Sequence[bytes]) -> Iterator[InheritedFile | None]:
+    def find(self, names: Sequence[bytes]) -> Iterator[FileBelow | None]:
         """Find a file that is no directory, by the names on the way to it; ``None`` when there is none.
 
         Raises:
@@ -117,9 +117,9 @@ class Inherited:
             fd = directory.fds[found.level]
             if read_xattr(f"/proc/self/fd/{fd}/{name}", self._form.xattr_prefix + "metacopy") is not None:
                 raise InvalidArchive("a hard link leads to a file whose content is in another layer")
-            yield InheritedFile(fd, name, found.status)
+            yield FileBelow(fd, name, found.status)
 
-    def dress(self, fd: int, path: bytes, times: DirectoryTimes) -> bool:
+    def make_alike(self, fd: int, path: bytes, times: DirectoryTimes) -> bool:
         """Make a fresh directory of the upper layer look like the one below it, if there is one.
 
         Returns:

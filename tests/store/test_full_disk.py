@@ -1,0 +1,96 @@
+"""A store on a file system without any room left: whole, with clear errors, and able to make room."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostspec.errors import DriverFailed
+from hostspec.kernel.loop import loop_filesystem
+from hostspec.store import Store, open_store
+from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import require_mkfs
+from tests.store.tars import tar_of
+
+_SIZE_BYTES = {"ext4": 32 << 20, "xfs": 320 << 20}
+_CONTENT = random.Random(0).randbytes(2 << 20)  # noqa: S311 - content that no file system compresses
+
+
+@pytest.fixture(params=[("overlay", "ext4"), ("vfs", "ext4"), ("overlay", "xfs")], ids="-".join)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store with an image and a container, on a small file system of its own."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a scratch file system")
+    driver, kind = request.param
+    require_mkfs(kind)
+    with tempfile.TemporaryDirectory() as workplace:
+        try:
+            place = loop_filesystem(kind, workplace, size_bytes=_SIZE_BYTES[kind])
+            root = place.__enter__()
+        except OSError as refusal:
+            require_or_skip(kind, f"no scratch file system here: {refusal}")
+        try:
+            tar = tmp_path / "layer.tar"
+            tar.write_bytes(tar_of({"file": _CONTENT}))
+            with open_store(root=f"{root}/graph", run_root=str(tmp_path / "run"), driver=driver) as opened:
+                layer = opened.import_layer(tar, layer_id="base")
+                opened.create_image(layer.id, image_id="image", big_data={"manifest": b"{}"})
+                opened.create_container("image", container_id="work")
+                opened.collect_garbage()
+                yield opened
+                opened.wipe()
+                opened.shutdown(force=True)
+        finally:
+            place.__exit__(None, None, None)
+
+
+def _fill_up(store: Store) -> None:
+    """Leave not a single block."""
+    for size in (1 << 20, 4096, 1):
+        try:
+            with open(f"{os.path.dirname(store.root)}/filler-{size}", "ab", buffering=0) as file:
+                while True:
+                    file.write(b"x" * size)
+        except OSError:
+            continue
+
+
+def _everything(store: Store) -> tuple[object, ...]:
+    return store.layers(), store.images(), store.containers()
+
+
+def test_what_has_no_room_fails_by_name_and_leaves_the_store_as_it_was(store: Store, tmp_path: Path) -> None:
+    _fill_up(store)
+    before = _everything(store)
+    for attempt in (
+        lambda: store.import_layer(tmp_path / "layer.tar", layer_id="more"),
+        lambda: store.create_container("image", container_id="more"),
+        lambda: store.create_image("base", image_id="more"),
+        lambda: store.set_big_data(store.image("image"), "more", _CONTENT),
+    ):
+        with pytest.raises(DriverFailed, match=r"No space left on device.*") as refused:
+            attempt()
+        assert store.root in str(refused.value)
+    assert _everything(store) == before
+    assert not store.check()
+
+
+def test_a_container_can_be_looked_into(store: Store) -> None:
+    _fill_up(store)
+    path = store.mount("work")
+    assert Path(path, "file").read_bytes() == _CONTENT
+    assert store.unmount("work")
+
+
+def test_everything_can_be_deleted(store: Store) -> None:
+    for kind, name in (("container", "work"), ("image", "image")):
+        _fill_up(store)
+        # As by a command of its own, which opens the store anew.
+        with open_store(root=store.root, run_root=store.run_root, driver=store.driver_name) as opened:
+            opened.delete_container(name) if kind == "container" else opened.delete_image(name)
+    assert _everything(store) == ((), (), ())
