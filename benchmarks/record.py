@@ -138,8 +138,10 @@ class Timer(NamedTuple):
 
     def _bytes_used(self) -> int:
         if self.filesystem == "btrfs":
-            # What was deleted is freed later, by a thread of the kernel.
-            subprocess.run(("btrfs", "subvolume", "sync", self.directory), check=True, capture_output=True)
+            # What was deleted is freed later, by a thread of the kernel, which a commit wakes; else it may
+            # sleep for half a minute.
+            for command in ("filesystem", "subvolume"):
+                subprocess.run(("btrfs", command, "sync", self.directory), check=True, capture_output=True)
         sync_filesystem(self.directory)
         facts = os.statvfs(self.directory)
         return (facts.f_blocks - facts.f_bfree) * facts.f_frsize
