@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 
 from hostspec.cli.context import Context, idmap_of
 from hostspec.cli.grammar import Arguments, UsageError
@@ -27,11 +26,11 @@ from hostspec.values import ProgressCallback
 __all__ = ["failing_as_podman", "refuse_without_terminal", "run", "variables"]
 
 
-@dataclass
 class Outcome:
     """What a command ends with."""
 
-    code: int = CANNOT_RUN
+    def __init__(self) -> None:
+        self.code = CANNOT_RUN
 
 
 @contextmanager

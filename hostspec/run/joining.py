@@ -6,8 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hostspec.run.accounts import find_account
 from hostspec.run.bundle import terminal_of
@@ -21,8 +20,7 @@ from hostspec.store import Store
 __all__ = ["ExecOptions", "execute"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecOptions:
+class ExecOptions(NamedTuple):
     """How a further process is to be run. What is left out is as for the first one."""
 
     environment: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from hostspec.errors import InvalidRequest
@@ -62,8 +61,7 @@ class Volume(NamedTuple):
         return cls(os.path.realpath(source), target, options == "ro")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """How a container is to be run. What is left out, the image says."""
 
     names: tuple[str, ...] = ()

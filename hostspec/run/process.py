@@ -103,7 +103,7 @@ class Process:
 def running(
     store: Store,
     image: str,
-    options: RunOptions = RunOptions(),  # noqa: B008 - frozen
+    options: RunOptions = RunOptions(),  # noqa: B008 - immutable
     *,
     stdin: Stream = subprocess.DEVNULL,
     stdout: Stream = None,
