@@ -48,11 +48,12 @@ class OciLayoutWriter:
         self._directory = directory
         self._marker = os.path.join(directory, MARKER)
         self._blobs = os.path.join(directory, "blobs", "sha256")
-        if not os.path.exists(self._marker):
-            os.makedirs(directory, exist_ok=True)
-            # What another process is making here at this moment is a layout, too.
-            if set(os.listdir(directory)) - {"blobs", INDEX, MARKER}:
-                raise InvalidRequest(directory, "is neither an OCI image layout nor empty")
+        os.makedirs(directory, exist_ok=True)
+        others = set(os.listdir(directory)) - {"blobs", INDEX, MARKER}
+        # Another process that makes a layout here has made the marker before anything else that is listed,
+        # so the marker is looked for after listing.
+        if others and not os.path.exists(self._marker):
+            raise InvalidRequest(directory, "is neither an OCI image layout nor empty")
         os.makedirs(self._blobs, exist_ok=True)
         with self._locked():
             if not os.path.exists(os.path.join(directory, INDEX)):

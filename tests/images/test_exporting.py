@@ -201,14 +201,19 @@ def test_an_image_is_listed_under_its_own_names(store: Store, image: Image, tmp_
 
 
 def test_several_may_write_to_one_layout(tmp_path: Path) -> None:
+    directories = [tmp_path / f"out{number}" for number in range(10)]
     failures: list[BaseException] = []
+    together = threading.Barrier(12)
 
     def work(number: int) -> None:
         try:
-            layout = OciLayoutWriter(str(tmp_path / "out"))
-            blob = layout.add(io.BytesIO(b"%d" % number))
-            layout.list_image(Descriptor(MANIFEST_TYPE, blob.digest, blob.size, {}, {}), str(number))
+            for directory in directories:
+                together.wait()
+                layout = OciLayoutWriter(str(directory))
+                blob = layout.add(io.BytesIO(b"%d" % number))
+                layout.list_image(Descriptor(MANIFEST_TYPE, blob.digest, blob.size, {}, {}), str(number))
         except BaseException as error:  # noqa: BLE001 - shown below
+            together.abort()
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
@@ -218,7 +223,8 @@ def test_several_may_write_to_one_layout(tmp_path: Path) -> None:
         thread.join()
 
     assert failures == []
-    assert len(index_of(tmp_path / "out")) == 12
+    for directory in directories:
+        assert len(index_of(directory)) == 12
 
 
 def test_a_directory_with_other_things_in_it_is_left_alone(
