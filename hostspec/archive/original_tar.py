@@ -17,6 +17,11 @@ __all__ = ["OriginalTar", "original_tar"]
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
+_MOST_KEPT = 16 << 20
+"""Bytes of memory that the entries of a tar-split file may take."""
+_OVERHEAD = 200
+"""What one takes of them beside what it holds literally."""
+
 
 def original_tar(tar_split: BinaryIO, root: str, *, size: int | None = None) -> OriginalTar:
     """Return the tar that was unpacked into a directory, exactly as it was.
@@ -42,12 +47,14 @@ def original_tar(tar_split: BinaryIO, root: str, *, size: int | None = None) -> 
     """
     tree = _Tree(root)
     try:
-        _check(read_tar_split(tar_split), tree, size)
-        tar_split.seek(0)
+        entries = _checked(read_tar_split(tar_split), tree, size)
+        if entries is None:
+            tar_split.seek(0)
+            return OriginalTar(read_tar_split(tar_split), tree)
     except BaseException:
         tree.close()
         raise
-    return OriginalTar(read_tar_split(tar_split), tree)
+    return OriginalTar(iter(entries), tree)
 
 
 class OriginalTar(io.RawIOBase, BinaryIO):
@@ -187,17 +194,28 @@ class _Tree:
             self._directory = -1
 
 
-def _check(entries: Iterator[Segment | File], tree: _Tree, size: int | None) -> None:
-    """Look whether all files are there and make a tar of this size."""
-    total = 0
+def _checked(entries: Iterator[Segment | File], tree: _Tree, size: int | None) -> list[Segment | File] | None:
+    """Look whether all files are there and make a tar of this size.
+
+    Returns:
+        The entries, so that they need not be read again, or ``None`` if they would take too much memory.
+    """
+    kept: list[Segment | File] | None = []
+    literal = contents = 0
     for entry in entries:
         if isinstance(entry, Segment):
-            total += len(entry.data)
+            literal += len(entry.data)
         else:
             tree.check(entry)
-            total += entry.size
+            contents += entry.size
+        if kept is not None:
+            kept.append(entry)
+            if len(kept) * _OVERHEAD + literal > _MOST_KEPT:
+                kept = None
+    total = literal + contents
     if size is not None and total != size:
         raise InvalidArchive(f"the tar-split file gives a tar of {total} bytes, not of {size}")
+    return kept
 
 
 def _fits(status: os.stat_result, file: File) -> bool:

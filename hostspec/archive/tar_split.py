@@ -41,8 +41,8 @@ _FILE_TYPE = 1
 _SEGMENT_START = b'{"type":2,"payload":"'
 # Nearly all lines of files are like this; the others are read as the JSON that they are.
 _FILE_LINE = re.compile(
-    rb'\{"type":1,"name":"([^"\\\x00-\x1f\x7f-\xff]+)","size":([1-9][0-9]{0,17}),'
-    rb'"payload":"([A-Za-z0-9+/]{11}=)","position":[0-9]+\}\n'
+    rb'\{"type":1,"name":"([^"\\\x00-\x1f\x7f-\xff]+)",'
+    rb'(?:"payload":null|"size":([1-9][0-9]{0,17}),"payload":"([A-Za-z0-9+/]{11}=)"),"position":[0-9]+\}\n'
 )
 _MAX_SEGMENT = 1 << 20
 _MAX_LINE = 256 << 20  # older versions of the Go library write all that follows the last member in one
@@ -223,7 +223,7 @@ def _entry(line: bytes) -> Segment | File | None:
         return Segment(_from_base64(line[start : line.index(b'"', start)]))
     if usual := _FILE_LINE.fullmatch(line):
         text, digits, crc = usual.groups()
-        return File(text, int(digits), _from_base64(crc))
+        return File(text, int(digits), _from_base64(crc)) if digits else None
     return _unusual_entry(line)
 
 
