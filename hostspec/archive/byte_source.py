@@ -1,4 +1,4 @@
-"""A stream seen through one buffer of fixed size, so that nothing is copied or kept in memory."""
+"""A stream seen through views of fixed size, so that nothing is copied or kept in memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import BinaryIO, Protocol, cast
 from hostspec.archive.headers import BLOCK
 from hostspec.errors import InvalidArchive
 
-__all__ = ["ByteSource", "Trace"]
+__all__ = ["ByteSource", "Trace", "Viewed"]
 
 BUFFER_SIZE = 1 << 19
 """Bytes; large enough that calls don't count, small enough to stay in a processor's cache."""
 
-_ReadInto = Callable[[memoryview], int | None]
+_NextView = Callable[[], memoryview]
 
 
 class Trace(Protocol):
@@ -30,6 +30,14 @@ class Trace(Protocol):
         """Take a piece of what is stored for the member whose headers came last."""
 
 
+class Viewed(Protocol):
+    """A stream that shows what it has read ahead, so that it need not be copied."""
+
+    def next_view(self) -> memoryview:
+        """Return what comes next, at least one byte but at the end; valid until the next call."""
+        ...
+
+
 class ByteSource:
     """Reads a stream in large pieces and hands out views of them."""
 
@@ -37,13 +45,12 @@ class ByteSource:
         """Read from ``stream``, which may return less than was asked for.
 
         Args:
-            stream: Anything with ``readinto`` or ``read``.
+            stream: Anything with ``next_view`` (:class:`Viewed`), ``readinto`` or ``read``.
             trace: Is shown everything that is handed out or skipped.
         """
-        self._read_into = _reader_of(stream)
+        self._next_view = _views_of(stream)
         self._trace = trace
-        self._buffer = bytearray(BUFFER_SIZE)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(b"")
         self._start = 0
         self._end = 0
         self.consumed = 0
@@ -56,14 +63,14 @@ class ByteSource:
             InvalidArchive: The stream ends within the block.
         """
         start = self._start
-        if self._end - start < BLOCK:
-            if not self._gather():
-                return None
-            start = 0
-        self._start = stop = start + BLOCK
+        stop = start + BLOCK
+        if stop > self._end:
+            return self._gathered_block()
+        self._start = stop
+        view = self._view[start:stop]
         if self._trace is not None:
-            self._trace.framing(self._view[start:stop])
-        return bytes(self._view[start:stop])
+            self._trace.framing(view)
+        return bytes(view)
 
     def content(self, limit: int) -> memoryview:
         """Return up to ``limit`` bytes of content, at least one; valid until the next call.
@@ -132,39 +139,34 @@ class ByteSource:
         return self._view[start:stop]
 
     def _fill(self) -> bool:
-        """Replace the used-up buffer; tell whether there was anything."""
-        count = self._read_into(self._view) or 0
+        """Replace the used-up view; tell whether there was anything."""
+        self._view = self._next_view()
         self._start = 0
-        self._end = count
-        self.consumed += count
-        return count > 0
+        self._end = len(self._view)
+        self.consumed += self._end
+        return self._end > 0
 
-    def _gather(self) -> bool:
-        """Get a whole block to the buffer's beginning; tell whether there was anything."""
-        kept = self._end - self._start
-        self._view[:kept] = bytes(self._view[self._start : self._end])
-        while kept < BLOCK:
-            count = self._read_into(self._view[kept:]) or 0
-            if not count:
-                if kept:
+    def _gathered_block(self) -> bytes | None:
+        """Return a block of which a part is still in the stream, or ``None`` at its end."""
+        block = bytearray()
+        while len(block) < BLOCK:
+            if self._start == self._end and not self._fill():
+                if block:
                     raise InvalidArchive("the archive ends in the middle of a block")
-                break
-            kept += count
-            self.consumed += count
-        self._start = 0
-        self._end = kept
-        return kept > 0
+                return None
+            block += self._piece(BLOCK - len(block))
+        if self._trace is not None:
+            self._trace.framing(memoryview(block))
+        return bytes(block)
 
 
-def _reader_of(stream: BinaryIO) -> _ReadInto:
-    """Return ``readinto`` of the stream, or something that does it by ``read``."""
-    direct = getattr(stream, "readinto", None)
-    if direct is not None:
-        return cast("_ReadInto", direct)
-
-    def read_into(view: memoryview) -> int:
-        data = stream.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    return read_into
+def _views_of(stream: BinaryIO) -> _NextView:
+    """Return ``next_view`` of the stream, or something that does it by ``readinto`` or ``read``."""
+    views = getattr(stream, "next_view", None)
+    if views is not None:
+        return cast("_NextView", views)
+    read_into = getattr(stream, "readinto", None)
+    if read_into is None:
+        return lambda: memoryview(stream.read(BUFFER_SIZE))
+    buffer = memoryview(bytearray(BUFFER_SIZE))
+    return lambda: buffer[: read_into(buffer) or 0]

@@ -18,7 +18,7 @@ from hostspec.errors import InvalidArchive
 
 __all__ = ["Compression", "decompressed", "detect"]
 
-_INPUT_SIZE = 1 << 17
+_INPUT_SIZE = 1 << 19
 _LONGEST_MAGIC = 6
 _XZ_MEMORY = 96 << 20
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BUFFERED_BYTES", "Follow", "Place", "ReadAhead", "Source"]
 
 _BUFFERS = 4
-_BUFFER_SIZE = 1 << 19
+_BUFFER_SIZE = 1 << 20
 _SECONDS_TO_END = 1.0
 
 BUFFERED_BYTES = _BUFFERS * _BUFFER_SIZE
@@ -81,6 +81,14 @@ class ReadAhead(io.RawIOBase):
             Exception: What the source or a follower raised.
         """
         return self._place.readinto(buffer)
+
+    def next_view(self) -> memoryview:
+        """Return what comes next without copying it, see :class:`hostspec.archive.byte_source.Viewed`.
+
+        Raises:
+            Exception: What the source or a follower raised.
+        """
+        return self._place.next_view()
 
     def close(self) -> None:
         """Stop reading; a source that keeps silent is not waited for."""
@@ -153,10 +161,19 @@ class Place(io.RawIOBase):
             self._give_back()
         return count
 
+    def next_view(self) -> memoryview:
+        """Return what comes next without copying it, at least one byte but at the end.
+
+        The view is valid until more is read.
+        """
+        if not self._rest:
+            self._advance()
+        view, self._rest = self._rest, memoryview(b"")
+        return view
+
     def views(self) -> Iterator[memoryview]:
         """Yield the rest of the stream without copying it; each view is valid until the next."""
-        while self._rest or self._advance():
-            view, self._rest = self._rest, memoryview(b"")
+        while view := self.next_view():
             yield view
 
     def add(self, buffer: _Buffer) -> None:

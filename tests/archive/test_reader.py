@@ -224,6 +224,31 @@ def test_a_stream_without_readinto_is_read() -> None:
     assert [member.stored for member in TarReader(Plain(data))] == [2000]  # type: ignore[arg-type]
 
 
+def test_a_stream_that_shows_views_is_read_without_a_copy() -> None:
+    class Shown(Dribble):
+        """Each view is good until the next is asked for, and no longer."""
+
+        _last = bytearray()
+
+        def next_view(self) -> memoryview:
+            self._last[:] = bytes(len(self._last))
+            self._last = bytearray(self.read(700) or b"")
+            return memoryview(self._last)
+
+    given = [file("a" * 150, b"x" * 3000), file("b"), file("c", b"y" * 511), file("d", b"z" * 512)]
+    data = handmade(*given, form=tarfile.PAX_FORMAT).getvalue()
+    for most in (2, 512, 513, 701):
+        reader = TarReader(Shown(data + b"trailing", most))  # type: ignore[arg-type]
+        found = []
+        for member in reader:
+            content = b""
+            while len(content) < member.stored:
+                content += reader.piece(member.stored)
+            found.append((member.text, content))
+        assert found == [(each.name, each.content) for each in given]
+        assert reader.consumed == len(data) + 8
+
+
 def test_the_stream_is_read_to_its_end() -> None:
     stream = io.BytesIO(handmade(file("x")).getvalue() + bytes(3_000_000))
     assert len(list(TarReader(stream))) == 1

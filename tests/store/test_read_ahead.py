@@ -16,7 +16,7 @@ from hostspec.store.read_ahead import BUFFERED_BYTES, Place, ReadAhead
 from tests.thread_limit import no_more_threads
 
 SECONDS = 60.0
-CONTENT = bytes(range(256)) * 13_000
+CONTENT = bytes(range(256)) * 18_000
 
 
 class Pieces(io.RawIOBase):
@@ -69,6 +69,15 @@ def test_user_and_followers_all_read_the_same(most: int) -> None:
         assert stream.read(1) == b""
         assert copying.content == content
         assert seen == [content]
+
+
+def test_the_user_may_read_and_look_in_turn() -> None:
+    with ReadAhead(Pieces(CONTENT, most=1000), ()) as stream:
+        seen = b""
+        while view := stream.next_view():
+            seen += bytes(view) + (stream.read(300) or b"")
+        assert seen == CONTENT
+        assert not stream.next_view()
 
 
 def test_who_has_read_to_the_end_knows_that_followers_have_too() -> None:
