@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TypeVar
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self, TypeVar
 
 from hostspec.errors import InvalidRequest, Unknown
-from hostspec.store.format.atomic import replace_file
+from hostspec.store.format.atomic import sync_directory
 from hostspec.store.format.layout import big_data_file_name
 from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.unnamed_files import UnnamedFile, link_as
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.refusals import refusals
 
-__all__ = ["path_of", "pull_up", "read_item", "set_item", "with_items", "write_items"]
+__all__ = ["NewItems", "path_of", "pull_up", "read_item", "set_item"]
 
 Described = TypeVar("Described", Image, Container)
 
@@ -51,39 +54,103 @@ def set_item(root: GraphRoot, record: Layer | Image | Container, key: str, conte
         StoreReadOnly: The store was opened for reading.
         InvalidRequest: No file name can be made of the key.
     """
+    root.refuse_if_read_only()
+    layout = root.layout
     if isinstance(record, Layer):
-        with root.layers.writing() as layers:
+        with NewItems(layout.layers, {key: content}) as items, root.layers.writing() as layers:
             layer = layers.get(record.id)
             layers.refuse_read_only(layer.id)
-            write_items(root, layer, {key: content})
+            items.publish(root, layer)
             if key not in layer.big_data:
                 layers.put(layer._replace(big_data=(*layer.big_data, key)))
                 layers.save()
     elif isinstance(record, Image):
-        with root.images.writing() as images:
+        with NewItems(layout.images, {key: content}) as items, root.images.writing() as images:
             image = images.get(record.id)
             images.refuse_read_only(image.id)
-            write_items(root, image, {key: content})
-            images.put(with_items(image, {key: content}))
+            items.publish(root, image)
+            images.put(items.noted_in(image))
             images.save()
     else:
-        with root.containers.writing() as containers:
+        with NewItems(layout.containers, {key: content}) as items, root.containers.writing() as containers:
             container = containers.get(record.id)
-            write_items(root, container, {key: content})
-            containers.put(with_items(container, {key: content}))
+            items.publish(root, container)
+            containers.put(items.noted_in(container))
             containers.save()
 
 
-def write_items(root: GraphRoot, record: Layer | Image | Container, items: Mapping[str, bytes]) -> None:
-    """Write the files of items; the caller holds the lock, and records them afterwards."""
-    for key in items:
-        if not key:
-            raise InvalidRequest("big data key", "must not be empty")
-    for key, content in items.items():
-        path = path_of(root, record, key)
-        with refusals("write", path):
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            replace_file(path, content)
+class NewItems:
+    """Items that are written and digested before the lock is taken under which they get their names.
+
+    A context manager; what has got no name is gone at its end.
+    """
+
+    def __init__(self, directory: str, items: Mapping[str, bytes]) -> None:
+        """Write the items.
+
+        Args:
+            directory: Where the directories of the records are that they may belong to.
+            items: Their contents by their keys.
+
+        Raises:
+            InvalidRequest: No file name can be made of a key.
+            StoreReadOnly: The directory may not be written.
+            DriverFailed: The operating system refused.
+        """
+        from hashlib import sha256  # noqa: PLC0415 - reading a store does not need it
+
+        for key in items:
+            if not key:
+                raise InvalidRequest("big data key", "must not be empty")
+            big_data_file_name(key)
+        self._sizes = {key: len(content) for key, content in items.items()}
+        self._digests = {key: f"sha256:{sha256(content).hexdigest()}" for key, content in items.items()}
+        self._files: dict[str, UnnamedFile] = {}
+        with ExitStack() as held, refusals("write", directory):
+            for key, content in items.items():
+                self._files[key] = held.enter_context(UnnamedFile(directory))
+                self._files[key].file.write(content)
+                self._files[key].sync()
+            self._held = held.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._held.close()
+
+    def publish(self, root: GraphRoot, record: Layer | Image | Container) -> None:
+        """Name the files as those of a record; the caller holds the lock, and records them afterwards.
+
+        Raises:
+            StoreReadOnly: The record's directory may not be written.
+            DriverFailed: The operating system refused.
+        """
+        for key, unnamed in self._files.items():
+            path = path_of(root, record, key)
+            with refusals("write", path):
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+                link_as(unnamed.file, path)
+                sync_directory(os.path.dirname(path))
+
+    def noted_in(self, record: Described) -> Described:
+        """Return a record that says of these items that they are there, with sizes and digests.
+
+        An image without a digest gets that of its first manifest.
+        """
+        changed = record._replace(
+            big_data=tuple(dict.fromkeys((*record.big_data, *self._sizes))),
+            big_data_sizes={**record.big_data_sizes, **self._sizes},
+            big_data_digests={**record.big_data_digests, **self._digests},
+        )
+        if isinstance(changed, Image):
+            return changed._replace(digest=next(iter(changed.digests), None))
+        return changed
 
 
 def pull_up(root: GraphRoot, image: Image) -> Image:
@@ -93,26 +160,9 @@ def pull_up(root: GraphRoot, image: Image) -> Image:
         Its record as one of this store; the caller holds the lock, and records it.
     """
     copy = image._replace(read_only=False, elsewhere="")
-    write_items(root, copy, {key: read_item(root, image, key) for key in image.big_data})
+    with NewItems(root.layout.images, {key: read_item(root, image, key) for key in image.big_data}) as items:
+        items.publish(root, copy)
     return copy
-
-
-def with_items(record: Described, items: Mapping[str, bytes]) -> Described:
-    """Return a record that says of these items that they are there, with sizes and digests.
-
-    An image without a digest gets that of its first manifest.
-    """
-    from hashlib import sha256  # noqa: PLC0415 - reading a store does not need it
-
-    digests = {key: f"sha256:{sha256(content).hexdigest()}" for key, content in items.items()}
-    changed = record._replace(
-        big_data=tuple(dict.fromkeys((*record.big_data, *items))),
-        big_data_sizes={**record.big_data_sizes, **{key: len(content) for key, content in items.items()}},
-        big_data_digests={**record.big_data_digests, **digests},
-    )
-    if isinstance(changed, Image):
-        return changed._replace(digest=next(iter(changed.digests), None))
-    return changed
 
 
 def _directory(root: GraphRoot, record: Layer | Image | Container) -> str:

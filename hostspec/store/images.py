@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from hostspec.errors import InvalidRequest, Unknown
-from hostspec.store.big_data import pull_up, with_items, write_items
+from hostspec.store.big_data import NewItems, pull_up
 from hostspec.store.filling import new_id
 from hostspec.store.format.layout import check_id
 from hostspec.store.format.records import Image, Layer
@@ -46,7 +46,7 @@ def create_image(
         created=created or now(),
     )
     check_id("image", image.id)
-    with root.editing(with_driver=False) as edits:
+    with NewItems(root.layout.images, big_data or {}) as items, root.editing(with_driver=False) as edits:
         recover_under_lock(root, edits)
         beyond = edits.images.with_id(image.id) if edits.images.is_read_only(image.id) else None
         edits.images.refuse_taken(None if beyond is not None else image.id, image.names)
@@ -59,8 +59,8 @@ def create_image(
         with root.unsettled.noting([Note("image", image.id)]):
             if beyond is not None:
                 image = _joined(image, pull_up(root, beyond), created=created)
-            image = with_items(image, big_data or {})
-            write_items(root, image, big_data or {})
+            image = items.noted_in(image)
+            items.publish(root, image)
             edits.images.put(image, place=STABLE)
             edits.images.save()
     return image

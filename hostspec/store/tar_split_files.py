@@ -7,47 +7,42 @@ without one is no worse for it, except that its diff is packed anew and has anot
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from hostspec.errors import InvalidArchive
-from hostspec.store.format.atomic import replace_file, sync_directory
+from hostspec.store.format.atomic import sync_directory
 from hostspec.store.format.layout import Layout
 from hostspec.store.format.records import Layer
+from hostspec.store.format.unnamed_files import UnnamedFile, copy_to, link_as
 from hostspec.store.graph_root import GraphRoot
 from hostspec.store.notices import warn
 from hostspec.store.refusals import refusals
 
 __all__ = ["NewTarSplit", "open_original", "share_tar_split"]
 
-_WITHOUT_UNNAMED_FILES = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
-_PIECE = 1 << 20
-
 
 class NewTarSplit:
-    """A tar-split file without a name yet, so that nothing of it is left when its maker dies.
-
-    A context manager; what has got no name is gone at its end.
+    """A tar-split file that belongs to no layer yet; a context manager.
 
     Attributes:
         file: To be written from its beginning.
     """
 
     def __init__(self, layout: Layout) -> None:
-        """Make the file, in the directory of the layers' records.
+        """Make the file.
 
         Raises:
-            StoreReadOnly: That directory may not be written.
+            StoreReadOnly: The directory of the layers' records may not be written.
             DriverFailed: The operating system refused.
         """
         self._layout = layout
         self._sealed = False
         with refusals("write", layout.layers):
-            os.makedirs(layout.layers, 0o700, exist_ok=True)
-            self.file: BinaryIO = open(_open_unnamed(layout.layers), "wb+")  # noqa: SIM115
+            self._unnamed = UnnamedFile(layout.layers)
+        self.file = self._unnamed.file
 
     def __enter__(self) -> Self:
         return self
@@ -58,12 +53,11 @@ class NewTarSplit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.file.close()
+        self._unnamed.__exit__(kind, error, trace)
 
     def seal(self) -> None:
         """Make durable what has been written, all of which is right."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        self._unnamed.sync()
         self._sealed = True
 
     def publish(self, layer_id: str) -> None:
@@ -74,7 +68,7 @@ class NewTarSplit:
         path = self._layout.tar_split(layer_id)
         try:
             if self._sealed:
-                _give_name(self.file, path)
+                link_as(self.file, path)
             else:
                 os.unlink(path)
             sync_directory(self._layout.layers)
@@ -98,7 +92,7 @@ def share_tar_split(layout: Layout, template: Layer, copy: str) -> None:
     """
     try:
         with open(_path(layout, template), "rb") as file:
-            give = _copy if template.elsewhere else _give_name  # nothing is changed there, not even a count
+            give = copy_to if template.elsewhere else link_as  # nothing is changed there, not even a count
             give(file, layout.tar_split(copy))
         sync_directory(layout.layers)
     except FileNotFoundError:
@@ -142,32 +136,3 @@ def open_original(root: GraphRoot, layer: Layer, held: ExitStack) -> BinaryIO | 
 
 def _path(layout: Layout, layer: Layer) -> str:
     return os.path.join(layer.elsewhere or layout.layers, os.path.basename(layout.tar_split(layer.id)))
-
-
-def _open_unnamed(directory: str) -> int:
-    try:
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in _WITHOUT_UNNAMED_FILES:
-            raise
-    path = os.path.join(directory, f".tmp-{os.urandom(8).hex()}.tar-split.gz")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.unlink(path)
-    return fd
-
-
-def _give_name(file: BinaryIO, path: str) -> None:
-    """Give an open file this name as well, in the place of whatever has it; or copy it there."""
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-    try:
-        # Only where a directory is given, which an absolute path does not need, does Python follow the link.
-        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno(), follow_symlinks=True)
-    except OSError:  # it had a name once and lost it, or lies in another file system
-        _copy(file, path)
-
-
-def _copy(file: BinaryIO, path: str) -> None:
-    """Replace what has this name by a copy; what a killed process leaves of one goes with the layer."""
-    file.seek(0)
-    replace_file(path, iter(lambda: file.read(_PIECE), b""))

@@ -10,7 +10,8 @@ import pytest
 
 from hostspec.idmap import IdMap
 from hostspec.observers import Operation
-from hostspec.store import Image, Store, open_store
+from hostspec.store import Container, Image, Layer, Store, open_store
+from hostspec.store.format.unnamed_files import UnnamedFile
 from hostspec.store.graph_root import GraphRoot
 from tests.store.tars import MAP, tar_of
 
@@ -61,6 +62,34 @@ def test_others_may_write_while_a_mapped_copy_is_made(
 
     store.create_container(image.id, idmap=IdMap.parse([MAP]), progress=in_the_middle)
     assert times > 0
+
+
+@pytest.mark.parametrize("kind", ["layer", "image", "container", "new image"])
+def test_others_may_write_while_an_item_is_written(
+    store: Store, image: Image, graph_root: GraphRoot, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    times = 0
+    sync = UnnamedFile.sync
+
+    def in_the_middle(unnamed: UnnamedFile) -> None:
+        nonlocal times
+        with graph_root.editing(with_driver=False):
+            times += 1
+        sync(unnamed)
+
+    records: dict[str, Layer | Image | Container] = {
+        "layer": store.layer(image.layer or ""),
+        "image": image,
+        "container": store.create_container(image.id),
+    }
+    monkeypatch.setattr(UnnamedFile, "sync", in_the_middle)
+    record = records.get(kind)
+    if record is None:
+        record = store.create_image(image.layer, big_data={"item": b"content"})
+    else:
+        store.set_big_data(record, "item", b"content")
+    assert times == 1
+    assert store.big_data(record, "item") == b"content"
 
 
 def test_others_may_write_while_a_layer_is_sealed(graph_root: GraphRoot, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-__all__ = ["discard_leftover", "replace_file", "sync_directory"]
+__all__ = ["discard_leftover", "replace_file", "sync_directory", "temporary_path"]
 
 _TEMPORARY_PREFIX = ".tmp-"
 
@@ -30,7 +30,7 @@ def replace_file(path: str, content: bytes | Iterable[bytes], *, durable: bool =
             content is, and may not survive a power loss.
     """
     directory = os.path.dirname(path)
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         for piece in (content,) if isinstance(content, bytes) else content:
@@ -53,7 +53,7 @@ def discard_leftover(path: str) -> None:
     The caller holds the lock under which the file is written, so nobody is writing it now.
     """
     try:
-        os.unlink(_temporary(path))
+        os.unlink(temporary_path(path))
     except FileNotFoundError:
         return
 
@@ -71,7 +71,8 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def _temporary(path: str) -> str:
+def temporary_path(path: str) -> str:
+    """Return the name that a file has until it replaces the one at ``path``."""
     directory, name = os.path.split(path)
     return os.path.join(directory, _TEMPORARY_PREFIX + name)
 
