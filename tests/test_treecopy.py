@@ -185,7 +185,7 @@ def test_a_full_disk_is_an_error_with_its_path(plain: tuple[str, str], small: st
     with pytest.raises(OSError, match="No space left on device: '/") as refused:
         copy_tree(source, small, threads=threads)
     assert refused.value.errno == errno.ENOSPC
-    assert set(os.listdir("/proc/self/fd")) == descriptors
+    assert set(os.listdir("/proc/self/fd")) <= descriptors
 
 
 @pytest.fixture

@@ -273,13 +273,13 @@ def test_a_fork_while_a_thread_clears_a_dead_area_inherits_no_lock(home: Path) -
 
     def delete(path: str) -> None:
         deleting.set()
-        proceed.wait(10)
+        proceed.wait(60)
         os.rmdir(path)
 
     area = WorkingArea(str(home), delete=delete)
     thread = threading.Thread(target=area.reclaim)
     thread.start()
-    assert deleting.wait(10)
+    assert deleting.wait(60)
     child = os.fork()
     if child == 0:
         status = 1

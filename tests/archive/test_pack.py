@@ -136,13 +136,13 @@ def test_an_abandoned_stream_closes_everything(tmp_path: Path) -> None:
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir/file").write_bytes(b"x" * 5000)
     (tmp_path / "dir/other").write_bytes(b"y" * 5000)
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     stream = pack_tree(str(tmp_path), idmap=IdMap())
     stream.close()
     for size in range(0, 16_000, 500):
         with pack_tree(str(tmp_path), idmap=IdMap()) as abandoned:
             abandoned.read(size)
-        assert os.listdir("/proc/self/fd") == before
+        assert set(os.listdir("/proc/self/fd")) <= before
     with pytest.raises(ValueError, match="closed"):
         stream.read(1)
 

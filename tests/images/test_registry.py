@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ from tests.store.tars import tar_of
 
 BASE = tar_of({"etc": None, "etc/name": b"base\n"})
 TOP = tar_of({"etc/name": b"top\n"}, uid=10)
-SECONDS_TO_START = 10.0
+SECONDS_TO_START = 120.0
+LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
 TO = ["--dest-tls-verify=false"]
 FROM = ["--src-tls-verify=false"]
 
@@ -31,36 +32,34 @@ def registry(tmp_path: Path) -> Iterator[str]:
     for program in ("docker-registry", "skopeo"):
         if shutil.which(program) is None:
             require_or_skip(program, "is not installed; Debian's package has the same name")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
+    config, log = tmp_path / "registry.yml", tmp_path / "registry.log"
     config.write_text(
         "version: 0.1\n"
         f"storage: {{filesystem: {{rootdirectory: '{tmp_path}/registry'}}}}\n"
-        f"http: {{addr: '{address}'}}\n"
+        # Any free port: one that was looked for here could be somebody else's by the time it is used.
+        "http: {addr: '127.0.0.1:0'}\n"
     )
     environment = {"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"}
-    with subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stderr=subprocess.DEVNULL, env=environment
-    ) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            ["docker-registry", "serve", str(config)], stdout=output, stderr=output, env=environment
+        ) as process,
+    ):
         try:
-            await_listener(address)
-            yield address
+            yield address_in(log, process)
         finally:
             process.kill()
 
 
-def await_listener(address: str) -> None:
-    host, port = address.split(":")
+def address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Return where a registry listens, as soon as it has written it."""
     end = time.monotonic() + SECONDS_TO_START
-    while True:
-        try:
-            socket.create_connection((host, int(port))).close()
-        except ConnectionRefusedError:
-            assert time.monotonic() < end, "the registry does not start"
-            time.sleep(0.02)
-        else:
-            return
+    while (found := LISTENING.search(log.read_text(errors="replace"))) is None:
+        assert process.poll() is None, log.read_text(errors="replace")
+        assert time.monotonic() < end, "the registry does not start"
+        time.sleep(0.02)
+    return found[1]
 
 
 @pytest.fixture

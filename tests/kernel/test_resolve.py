@@ -257,13 +257,13 @@ def test_paths_that_are_none_are_refused(root: int, opener: Opener, path: str) -
 
 @WAYS
 def test_descriptors_are_closed_on_exec_and_none_is_lost(root: int, opener: Opener) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     descriptor = opener(root, "sub", os.O_RDONLY, 0)
     assert not os.get_inheritable(descriptor)
     os.close(descriptor)
     for path in ("up/up/sub/../missing/x", "loop", "secret-by-name/x", "sub/../sub/."):
         _outcome(lambda path=path: opener(root, path, os.O_PATH, 0))  # type: ignore[misc]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_directory_swapped_for_a_link_meanwhile_never_leads_outside(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from hostspec.run.leases import Bridge, leases_of
 from hostspec.run.places import RunLock, RunPlace
 from tests.run.stages import COMMAND, ENVIRONMENT, IMAGE, MAP, Stage
 
-SERVE = "echo served | /bin/busybox nc -l -p 4000"
+# From a file: a pipe may still be empty when the client closes its end, and that ends nc.
+SERVE = "/bin/busybox nc -l -p 4000 < /served"
 
 
 def test_containers_reach_each_other_and_the_host_by_address_and_name(stage: Stage) -> None:
     network = ("--network", "private", "--subnet", stage.subnet)
-    stage.good(
-        "run", "-d", "--rm", "--name", "server", *network, IMAGE, "sh", "-c", f"{SERVE}; {SERVE}; sleep 9"
-    )
+    serve = f"echo served > /served; {SERVE}; {SERVE}; sleep 1000"
+    stage.good("run", "-d", "--rm", "--name", "server", *network, IMAGE, "sh", "-c", serve)
     (server,) = list_runs(stage.store)
     gateway = Bridge.of(stage.subnet).gateway
     script = f"""

@@ -31,6 +31,10 @@ LOOKS = (
     ["get-names", "whole"], ["metadata", "whole"],
 )  # fmt: skip
 
+some = settings(
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
 
 def _table(directory: str, kind: str) -> Path:
     layout = Layout(f"{directory}/graph", f"{directory}/run", "vfs")
@@ -48,7 +52,7 @@ def _look(directory: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@some
 @given(raw=st.one_of(JSON, RECORDS, RECORDS.map(lambda fields: {"id": "odd", **fields})))
 def test_a_garbled_record_hides_no_other_and_is_kept(
     kind: str, raw: object, capsys: pytest.CaptureFixture[str]
@@ -74,7 +78,7 @@ def _of_whole(rows: list[object]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@some
 @given(end=st.integers(0, 120), noise=st.binary(max_size=12))
 def test_a_truncated_or_overwritten_file_is_reported_and_left_as_it_is(
     kind: str, end: int, noise: bytes, capsys: pytest.CaptureFixture[str]

@@ -87,7 +87,7 @@ def test_it_mounts_our_chain_and_tells_its_changes(
     with driver.mounted(B, read_only=False) as root:
         os.unlink(f"{root}/deleted")
         with open(f"{root}/changed", "w", encoding="utf-8") as file:
-            file.write("new")
+            file.write("newer")
     driver.commit(B)
     record(ext4_directory, (A, None, IdMap()), (B, A, IdMap()))
 
@@ -95,7 +95,7 @@ def test_it_mounts_our_chain_and_tells_its_changes(
 
     assert merged == f"{driver.home}/{B}/merged"
     assert sorted(os.listdir(merged)) == ["changed", "kept"]
-    assert contents(f"{merged}/changed") == "new"
+    assert contents(f"{merged}/changed") == "newer"
     assert driver.mount(B) == merged
     assert sorted(json.loads(go("changes", "-j", B, A)), key=str) == sorted(
         [{"Path": "/changed", "Kind": 0}, {"Path": "/deleted", "Kind": 2}], key=str

@@ -200,6 +200,9 @@ def test_a_layer_of_a_read_only_home_is_read_and_cloned_and_never_touched(
     other.create("theirs")
     theirs = commit_with(other, "theirs", "file")
     image = f"{other.home}/layers/theirs/image.{filesystem}"
+    # What is to be written some time later is allotted now, and counts.
+    with open(image, "rb") as opened:
+        os.fsync(opened.fileno())
     before = os.stat(image)
 
     driver = open_loopimage(*options, read_only_homes=(other.home,))
