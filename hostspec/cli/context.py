@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -104,12 +105,21 @@ class Context:
 
     @staticmethod
     def _clean_up_after_the_dead(store: Store) -> None:
-        """End what was run by processes that have died; the directories are there where anything ever ran."""
+        """End what was run by processes that have died, and take down what they mounted for themselves.
+
+        The directories are there where anything ever ran or was mounted so.
+        """
         notes = os.path.join(store.root, f"{store.driver_name}-layers", "hostspec", "runs")
         if os.path.isdir(os.path.join(store.run_root, "hostspec-run")) or os.path.isdir(notes):
             from hostspec.run.recovery import clean_up  # noqa: PLC0415 - most stores never run anything
 
             clean_up(store)
+        driver_run_root = os.path.join(store.run_root, store.driver_name)
+        if os.path.isdir(driver_run_root) and not store.read_only:
+            from hostspec.private_mounts import PrivateMounts  # noqa: PLC0415 - not where nothing was mounted
+
+            with suppress(OSError):  # whoever opens the driver tries again, and says so
+                PrivateMounts(driver_run_root).reclaim()
 
     def refuse_if_running(self, reference: str | None = None) -> None:
         """Raise InvalidRequest if a container runs, which nobody could list or stop once it is deleted.

@@ -32,7 +32,8 @@ class Commands:
 
     def __init__(self, directory: Path, *, driver: str = "vfs", program: tuple[str, ...] = _OURS) -> None:
         self.root = directory / "graph"
-        self.store_flags = ("-g", str(self.root), "-R", str(directory / "run"), "-s", driver)
+        self.run_root = directory / "run"
+        self.store_flags = ("-g", str(self.root), "-R", str(self.run_root), "-s", driver)
         self.command = (*program, *self.store_flags)
         self._hidden = re.compile(re.escape(str(directory)))
 

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -255,6 +256,34 @@ def test_shutdown_says_which_mounts_are_busy_and_stay(hostspec: Commands, image:
     assert is_mountpoint(path)
     hostspec.good("shutdown", "--force")
     assert not is_mountpoint(path)
+
+
+@pytest.mark.parametrize("command", ["images", "layers", "containers", "mapped", "df"])
+def test_whatever_comes_next_takes_down_what_a_killed_command_had_mounted_for_itself(
+    hostspec: Commands, image: str, command: str
+) -> None:
+    (made,) = json.loads(hostspec.good("image", "--json", image))
+    script = f"""
+from hostspec.store import open_store
+store = open_store(root={str(hostspec.root)!r}, run_root={str(hostspec.run_root)!r}, driver="vfs")
+with store.driver.mounted({made["layer"]!r}) as path:
+    print(path, flush=True)
+    input()
+"""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True) as killed:
+        assert killed.stdout is not None
+        path = killed.stdout.readline().strip()
+        if not is_mountpoint(path):
+            require_or_skip("mounts", f"are not possible here: {path!r} is none")
+        hostspec.good(command)
+        assert is_mountpoint(path)
+        killed.kill()
+    assert is_mountpoint(path)
+
+    hostspec.good(command)
+
+    assert not os.path.exists(path)
 
 
 def test_a_root_directory_becomes_an_image(hostspec: Commands, tmp_path: Path) -> None:
