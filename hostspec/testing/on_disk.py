@@ -143,13 +143,14 @@ def _change(root: str, older: Tree | None, newer: Tree, idmap: IdMap, recreated:
     for path in sorted(gone & {*there}):
         _delete(_at(root, path))
     there = there.without(*gone)
-    first_names = {path: min(group) for group in newer.links for path in group}
+    groups = {path: group for group in newer.links for path in group}
+    first_names: dict[frozenset[str], str] = {}
     for path, entry in newer.items():
         place = _at(root, path)
         before = there.get(path)
-        first_name = first_names.get(path, path)
-        if path != first_name:
-            if not _is_link_already(path, first_name, there):
+        group = groups.get(path)
+        if group is not None and (first_name := first_names.setdefault(group, path)) != path:
+            if not _stays_linked(group, there, newer):
                 with suppress(FileNotFoundError):
                     os.unlink(place)
                 os.link(_at(root, first_name), place, follow_symlinks=False)
@@ -180,8 +181,11 @@ def _is_one(group: frozenset[str], tree: Tree) -> bool:
     return len(left) < 2 or any(left <= each for each in tree.links)
 
 
-def _is_link_already(path: str, first_name: str, older: Tree) -> bool:
-    return any({path, first_name} <= group for group in older.links)
+def _stays_linked(group: frozenset[str], older: Tree, newer: Tree) -> bool:
+    """Tell whether nothing about an inode changes; where it does, some mounts split what is linked."""
+    return any(group <= each for each in older.links) and all(
+        older.get(path) == newer[path] for path in group
+    )
 
 
 def _delete(place: str) -> None:

@@ -13,7 +13,7 @@ from hostspec.store import Store, open_store
 from hostspec.testing.requirements import require_or_skip
 from tests.peers.orphans import waiting_for_orphans
 
-__all__ = ["Place", "require_program"]
+__all__ = ["OPTIONS_BESIDE_PEERS", "Place", "require_program"]
 
 _LONGEST_RUN = 120.0  # seconds
 
@@ -39,6 +39,10 @@ driver = "{driver}"
 graphroot = "{graph}"
 runroot = "{run}"
 """
+
+
+OPTIONS_BESIDE_PEERS = ("hostspec.shift=native-only",)
+"""With which hostspec makes containers that its peers can start: they shift on overlay only."""
 
 
 class Place(NamedTuple):
@@ -67,7 +71,7 @@ class Place(NamedTuple):
             root=self.graph,
             run_root=self.run,
             driver=self.driver,
-            options=["hostspec.shift=native-only"],
+            options=OPTIONS_BESIDE_PEERS,
         )
 
     def podman(self, *words: str) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple, TextIO, cast
 from hostspec.cli.main import main
 from hostspec.errors import HostspecError
 from hostspec.store import Container, Image, Layer
-from tests.peers.clients import Place
+from tests.peers.clients import OPTIONS_BESIDE_PEERS, Place
 from tests.peers.vocabulary import Step
 
 __all__ = ["Outcome", "play", "play_hostspec", "play_peer"]
@@ -59,7 +59,8 @@ def play(place: Place, step: Step, files: Mapping[str, str], *, ours: bool) -> O
 
 def play_hostspec(place: Place, step: Step) -> Outcome:
     """Run a command line as hostspec, in this process, as the command's own entry point does."""
-    flags = ("-g", place.graph, "-R", place.run, "-s", place.driver)
+    options = (f"--storage-opt={option}" for option in OPTIONS_BESIDE_PEERS)
+    flags = ("-g", place.graph, "-R", place.run, "-s", place.driver, *options)
     with _captured() as (output, errors):
         code = main([*flags, *step])
         return _outcome(place, code, _content(output), _content(errors))

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hostspec.driver import GraphDriver
@@ -348,6 +348,13 @@ def test_times_of_access_of_the_template_stay(directory: str, open_overlay: Open
     assert [os.stat(place).st_atime_ns for place in places] == [1, 1, 1]
 
 
+LINKED = [["/p", "/q"]]
+OF_TWO_NAMES = Tree({"/p": file(b"one inode"), "/q": file(b"one inode")}, links=LINKED)
+OF_TWO_NAMES_LATER = Tree(
+    {path: each.changed(mtime_ns=7) for path, each in OF_TWO_NAMES.items()}, links=LINKED
+)
+
+
 @pytest.mark.parametrize("mountopt", ["", "metacopy=on"])
 def test_random_trees_become_what_the_kernel_would_have_made(
     mountopt: str, ext4_directory: str, open_overlay: OpenOverlay
@@ -363,6 +370,7 @@ def test_random_trees_become_what_the_kernel_would_have_made(
         print_blob=True,
     )
     @given(lower=trees(), upper=trees(), recreates=st.booleans())
+    @example(lower=OF_TWO_NAMES, upper=OF_TWO_NAMES_LATER, recreates=False)
     def compare(lower: Tree, upper: Tree, recreates: bool) -> None:
         number = next(numbers)
         below = both.direct.make(f"lower-{number}", lower)
