@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-__all__ = ["CommandFailed", "Finished", "Sample", "run", "timed"]
+__all__ = ["CommandFailed", "Finished", "Sample", "own_environment", "run", "timed"]
 
 Result = TypeVar("Result")
 
@@ -86,6 +86,11 @@ def run(command: Sequence[str], environment: Mapping[str, str], *, discard: bool
     if process.returncode:
         raise CommandFailed(command, message.strip() or f"exit status {process.returncode}")
     return Finished(output, message, usage.ru_maxrss * 1024)
+
+
+def own_environment() -> dict[str, str]:
+    """Return ours, but let compiled modules be kept, as installed ones are; compiling costs most of all."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _read(process: subprocess.Popen[str]) -> tuple[str, str]:

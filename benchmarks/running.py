@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from benchmarks.contest import FIRST_HOST_ID
 from benchmarks.machine import machine_facts
-from benchmarks.measure import CommandFailed, Sample, run, timed
+from benchmarks.measure import CommandFailed, Sample, own_environment, run, timed
 from benchmarks.ours import our_command
 from benchmarks.peer import plant_answer
 from benchmarks.places import Place, place_for, scratch
@@ -140,7 +140,7 @@ def _command(contender: Contender, place: Place, source: str) -> Callable[[], ob
     words += ("--storage-driver", driver, *(f"--storage-opt={option}" for option in options), "run", "--rm")
     if contender.who != PODMAN:
         words += ("--runtime=runc", f"--idmap-strategy={contender.way}")
-    environment = {**os.environ, **_configuration(directory, driver, graph, run_root)}
+    environment = {**own_environment(), **_configuration(directory, driver, graph, run_root)}
 
     def go() -> object:
         idmap = f"0:{next(_host_ids)}:{MAP_SIZE}"

@@ -7,7 +7,6 @@ peer; with neither, the store is one of plain directories.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.measure import Sample, run, timed
+from benchmarks.measure import Sample, own_environment, run, timed
 from benchmarks.ours import our_command
 from benchmarks.table import table
 from hostspec.plugins import installed_drivers
@@ -70,7 +69,7 @@ def _print_processes(commands: Mapping[str, Sequence[str]], repeat: int) -> None
     samples: dict[str, list[Sample]] = {name: [] for name in programs}
     for turn in range(repeat + 1):
         for name, words in programs.items():
-            _, sample = timed(lambda words=words: run(words, _environment()))  # type: ignore[misc]
+            _, sample = timed(lambda words=words: run(words, own_environment()))  # type: ignore[misc]
             if turn:  # the first is for the caches
                 samples[name].append(sample)
     bare = statistics.median(each.seconds for each in samples[BARE])
@@ -123,7 +122,7 @@ def _import_times(words: Sequence[str]) -> dict[str, float]:
     """Return what each module took, the least of several runs, in seconds."""
     least: dict[str, float] = {}
     for _ in range(IMPORT_RUNS):
-        finished = run((sys.executable, "-X", "importtime", *words), _environment())
+        finished = run((sys.executable, "-X", "importtime", *words), own_environment())
         for each in map(_parse, finished.messages.splitlines()):
             if each is not None:
                 least[each.module] = min(each.seconds, least.get(each.module, each.seconds))
@@ -143,11 +142,6 @@ def _package(module: str) -> str:
     """Return the part of hostspec, or the distribution, that a module belongs to."""
     parts = module.split(".")
     return ".".join(parts[:2]) if parts[0] == "hostspec" else parts[0]
-
-
-def _environment() -> dict[str, str]:
-    """Return ours, but let compiled modules be kept, as installed ones are; compiling costs most of all."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _arguments() -> argparse.Namespace:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments
 from hostspec.cli.render import SHORT_ID, human_size, print_json
-from hostspec.run.quota_events import QuotaEvent, quota_events
+from hostspec.run.quota_listening import QuotaEvent, quota_events
 from hostspec.store.format.timestamps import now
 
 __all__ = ["events"]

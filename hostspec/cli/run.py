@@ -14,7 +14,6 @@ from hostspec.cli.render import progress_bar
 from hostspec.cli.warnings import warnings_shown
 from hostspec.errors import HostspecError
 from hostspec.idmap import IdMap
-from hostspec.run.detached import run_detached
 from hostspec.run.foreground import attend
 from hostspec.run.options import DEFAULT_SUBNET, Network, RunOptions, Volume, network_of
 from hostspec.run.preparing import prepare
@@ -50,6 +49,8 @@ def run(context: Context, arguments: Arguments) -> int:
     image = arguments.positionals[0]
     with failing_as_podman() as outcome:
         if arguments.given("detach"):
+            from hostspec.run.detached import run_detached  # noqa: PLC0415 - not for the foreground
+
             with warnings_shown(), progress_bar("mapping") as progress:
                 identifier = run_detached(context.store, image, _options(context, arguments, progress))
             print(identifier)

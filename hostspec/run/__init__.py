@@ -16,14 +16,19 @@ A container is an ordinary container of the store. While it runs, one process lo
 lock; when that process is gone, however it ended, whoever comes next takes down what is left.
 """
 
-from hostspec.run.control import ListedRun, list_runs, open_output, remove, stop
-from hostspec.run.detached import run_detached
-from hostspec.run.joining import ExecOptions, execute
-from hostspec.run.options import RunOptions, Volume
-from hostspec.run.process import Process, running
-from hostspec.run.quota_events import QuotaEvent, QuotaEvents, quota_events
-from hostspec.run.recovery import clean_up
-from hostspec.run.runtimes import NotStarted, RuntimeFailed
+# Loaded when it is asked for: starting a container takes no part of what lists, stops or joins others.
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hostspec.run.control import ListedRun, list_runs, open_output, remove, stop
+    from hostspec.run.detached import run_detached
+    from hostspec.run.joining import ExecOptions, execute
+    from hostspec.run.options import RunOptions, Volume
+    from hostspec.run.process import Process, running
+    from hostspec.run.quota_listening import QuotaEvent, QuotaEvents, quota_events
+    from hostspec.run.recovery import clean_up
+    from hostspec.run.runtimes import NotStarted, RuntimeFailed
 
 __all__ = [
     "ExecOptions",
@@ -45,3 +50,34 @@ __all__ = [
     "running",
     "stop",
 ]
+
+_HOMES = {
+    "ExecOptions": "joining",
+    "ListedRun": "control",
+    "NotStarted": "runtimes",
+    "Process": "process",
+    "QuotaEvent": "quota_listening",
+    "QuotaEvents": "quota_listening",
+    "RunOptions": "options",
+    "RuntimeFailed": "runtimes",
+    "Volume": "options",
+    "clean_up": "recovery",
+    "execute": "joining",
+    "list_runs": "control",
+    "open_output": "control",
+    "quota_events": "quota_listening",
+    "remove": "control",
+    "run_detached": "detached",
+    "running": "process",
+    "stop": "control",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -30,7 +30,7 @@ __all__ = ["prepare"]
 _HOSTNAME_DIGITS = 12
 
 # As podman has it for names of containers.
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_.-]*"
 
 
 def prepare(store: Store, image: str, options: RunOptions, *, detached: bool = False) -> Run:
@@ -92,7 +92,7 @@ def prepare(store: Store, image: str, options: RunOptions, *, detached: bool = F
 
 def _refuse_unless_a_name(text: str) -> None:
     # The others on a network find them in /etc/hosts, which a blank or a line's end would forge.
-    if _NAME.fullmatch(text) is None:
+    if re.fullmatch(_NAME, text) is None:
         raise InvalidRequest(
             f"name {text!r}", "must be letters and digits, and after the first also '_', '.' and '-'"
         )

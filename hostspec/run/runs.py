@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Collection
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, Self
 
 from hostspec.errors import InvalidRequest, StoreCorrupt, Unknown
@@ -97,7 +98,11 @@ class Run:
             self.place.file(_PID),
             detach=self.record.detached,
         )
-        return start(words, entrance_to=self.record.entrance_to, streams=streams, signals=signals)
+        program = start(words, entrance_to=self.record.entrance_to, streams=streams, signals=signals)
+        if self.record.remove:
+            # Loaded while the container starts, so that nobody waits for it when it has ended.
+            import_module("hostspec.store.removal")
+        return program
 
     def exit_code(self, status: int) -> int:
         """Return the container's exit code from the runtime's, as shells give it (128 and a signal's number).

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,9 +36,12 @@ NOT_FOUND = 127
 """Exit codes of podman and Docker for a container that never ran: for its command, and for other reasons."""
 
 # The words of runc and crun, and those of the kernel that they pass on.
-_ABOUT_COMMAND = re.compile(r"exec: |exec /|exec `|executable")
-_NOT_FOUND = re.compile(r"not found|no such file or directory")
-_NOT_EXECUTABLE = re.compile(r"permission denied|exec format error|operation not permitted|is a directory")
+_ABOUT_COMMAND = r"exec: |exec /|exec `|executable"
+_NOT_FOUND = r"not found|no such file or directory"
+_NOT_EXECUTABLE = r"permission denied|exec format error|operation not permitted|is a directory"
+
+_FOR_ADMINISTRATORS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+"""Directories of programs which are not on everybody's path."""
 
 
 class RuntimeFailed(HostspecError):
@@ -125,10 +127,10 @@ class Runtime(NamedTuple):
         """Return why a command, which ended with this status, did not start a process."""
         reason = _last_message(self.log) or f"ended with exit status {status}"
         code = CANNOT_RUN
-        if _ABOUT_COMMAND.search(reason):
+        if re.search(_ABOUT_COMMAND, reason):
             found = reason.lower()
-            code = NOT_FOUND if _NOT_FOUND.search(found) else code
-            code = NOT_EXECUTABLE if _NOT_EXECUTABLE.search(found) else code
+            code = NOT_FOUND if re.search(_NOT_FOUND, found) else code
+            code = NOT_EXECUTABLE if re.search(_NOT_EXECUTABLE, found) else code
         return NotStarted(self.path, reason, code)
 
     def _program(self) -> list[str]:
@@ -168,11 +170,7 @@ def find_runtime(wanted: str = "") -> str:
         RuntimeFailed: There is none; says what to install.
     """
     for name in (wanted,) if wanted else KNOWN:
-        # Administrators' programs, which are not on everybody's path.
-        search = os.pathsep.join(
-            (os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", "/usr/local/sbin")
-        )
-        found = shutil.which(name, path=search)
+        found = _which(name)
         if found is not None:
             return os.path.abspath(found)
     known = " or ".join(KNOWN)
@@ -180,6 +178,13 @@ def find_runtime(wanted: str = "") -> str:
     raise RuntimeFailed(
         wanted or known, f"{missing}; install the package {known}, or name one with --runtime"
     )
+
+
+def _which(name: str) -> str | None:
+    """Do what :func:`shutil.which` does, which loads every compressor."""
+    search = (*os.environ.get("PATH", os.defpath).split(os.pathsep), *_FOR_ADMINISTRATORS)
+    paths = [name] if os.path.dirname(name) else [os.path.join(each, name) for each in search]
+    return next((each for each in paths if os.path.isfile(each) and os.access(each, os.X_OK)), None)
 
 
 def _last_message(log: str) -> str:

@@ -23,7 +23,6 @@ from hostspec.store.recovery import (
     remove_from_driver,
 )
 from hostspec.store.unsettled import Note
-from hostspec.store.upkeep.garbage import unrecorded_layers
 
 __all__ = [
     "delete_any",
@@ -102,6 +101,8 @@ def delete_any(root: GraphRoot, reference: str) -> None:
 
 def wipe(root: GraphRoot) -> None:
     """Remove everything; see :meth:`hostspec.store.Store.wipe`."""
+    from hostspec.store.upkeep.garbage import unrecorded_layers  # noqa: PLC0415 - no other removal needs it
+
     root.make_room()
     with root.editing() as edits:
         recover_under_lock(root, edits)

@@ -9,6 +9,7 @@ import pty
 import shlex
 import signal
 import struct
+import sys
 import termios
 import time
 
@@ -16,7 +17,15 @@ import pytest
 
 from hostspec.kernel.mountinfo import mount_table
 from hostspec.run import list_runs
-from tests.run.stages import ENVIRONMENT, IMAGE, MAP, Stage
+from tests.run.stages import COMMAND, ENVIRONMENT, IMAGE, MAP, Stage
+
+LOADED = """
+import sys
+from hostspec.cli.main import main
+code = main(sys.argv[1:])
+print(*sys.modules, file=sys.stderr)
+sys.exit(code)
+"""
 
 MUCH = 100_000_000  # bytes
 SMALL, LARGE = (30, 100), (44, 111)  # lines and columns
@@ -37,6 +46,19 @@ def test_the_exit_code_is_the_commands_or_podmans_for_one_that_never_ran(
 ) -> None:
     assert stage("run", "--rm", IMAGE, *command).code == code
     assert stage.containers() == []
+
+
+def test_running_a_container_loads_nothing_that_only_other_commands_need(stage: Stage) -> None:
+    flags = stage.command[len(COMMAND) :]
+    with stage.beside(sys.executable, "-c", LOADED, *flags, "run", "--rm", IMAGE, "sh", "-c", "") as process:
+        _, said = process.communicate()
+    loaded = said.decode().split()
+
+    others = ("control", "detached", "joining", "leases", "network", "process", "quota_listening")
+    heavy = ("archive", "directory_layers", "images", "store.copies.making", "store.upkeep")
+    unwanted = (*(f"hostspec.run.{each}" for each in others), *(f"hostspec.{each}" for each in heavy))
+    assert [each for each in loaded if each.startswith((*unwanted, "bz2", "logging", "shutil"))] == []
+    assert "hostspec.store.removal" in loaded
 
 
 def test_a_failure_of_hostspec_itself_has_the_exit_code_125(stage: Stage) -> None:

@@ -7,10 +7,12 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import IO
 
 import pytest
 
+from hostspec import run
 from hostspec.errors import Duplicate, InvalidRequest, Unknown
 from hostspec.idmap import IdMap
 from hostspec.run import Process, RunOptions, RuntimeFailed, running
@@ -39,6 +41,13 @@ def _lines(stream: IO[bytes] | None, count: int) -> list[str]:
 def _host_owner(process: Process, path: str) -> tuple[int, int]:
     found = os.stat(f"/proc/{process.pid()}/root{path}")
     return found.st_uid, found.st_gid
+
+
+def test_no_public_name_is_that_of_a_module_which_would_take_its_place() -> None:
+    for name in run.__all__:
+        with pytest.raises(ModuleNotFoundError):
+            import_module(f"hostspec.run.{name}")
+        assert callable(getattr(run, name))
 
 
 @every_driver

@@ -12,9 +12,7 @@ from typing import NamedTuple
 from hostspec.idmap import IdMap
 from hostspec.store.configuration.policy import Strategy
 from hostspec.store.copies.listing import tops_of
-from hostspec.store.copies.making import Copying
 from hostspec.store.copies.notes import renew_note
-from hostspec.store.copies.slow_ways import heed_slow_way
 from hostspec.store.copies.strategies import Choice, choose
 from hostspec.store.format.records import Image, Layer
 from hostspec.store.format.tables import Snapshot
@@ -120,8 +118,12 @@ def _copied(
     ahead: bool,
 ) -> Footing:
     """Make a mapped copy; the caller holds the lock for it."""
+    from hostspec.store.copies.making import Copying  # noqa: PLC0415 - most containers take no new copy
+
     template = tops_of(root, image, layers)[0]
     if choice.slow and not ahead:
+        from hostspec.store.copies.slow_ways import heed_slow_way  # noqa: PLC0415 - few copies are slow
+
         heed_slow_way(root, image, template, idmap)
     _warn_of(choice)
     copying = Copying(root, image, layers, template, idmap, native=choice.way == "template")
