@@ -35,10 +35,14 @@ def run(words: Sequence[str]) -> int:
     command = find_command(name)
     # Its own come last, and so before global ones of the same spelling.
     parse = parse_flags_anywhere if command.flags_anywhere else parse_flags
-    own_part = parse(global_part.positionals[1:], (*GLOBAL_FLAGS, *command.flags))
-    if own_part.given("help"):
-        return _help((name,))
-    _check_count(command, own_part)
+    try:
+        own_part = parse(global_part.positionals[1:], (*GLOBAL_FLAGS, *command.flags))
+        if own_part.given("help"):
+            return _help((name,))
+        _check_count(command, own_part)
+    except UsageError as error:
+        error.exit_code = command.usage_exit_code
+        raise
     arguments = Arguments(_joined(global_part, own_part), own_part.positionals)
     with Context(arguments) as context:
         return _function(command)(context, arguments) or 0

@@ -22,7 +22,13 @@ FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 class UsageError(InvalidRequest):
-    """The command line cannot be understood; nothing was done."""
+    """The command line cannot be understood; nothing was done.
+
+    Attributes:
+        exit_code: What the process is to end with.
+    """
+
+    exit_code = 1
 
 
 class Flag(NamedTuple):
@@ -60,6 +66,8 @@ class Command(NamedTuple):
     """A command line that works."""
     flags_anywhere: bool = False
     """Whether flags may follow positional arguments, as of no command that the peer has."""
+    usage_exit_code: int = UsageError.exit_code
+    """What the process ends with where its arguments cannot be understood."""
 
     @property
     def fewest(self) -> int:

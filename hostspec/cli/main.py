@@ -47,6 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _code_of(words: Sequence[str]) -> int:
     from hostspec.cli.dispatch import run  # noqa: PLC0415 - loaded when the threshold is set
+    from hostspec.cli.grammar import UsageError  # noqa: PLC0415
     from hostspec.errors import HostspecError  # noqa: PLC0415
 
     try:
@@ -62,12 +63,13 @@ def _code_of(words: Sequence[str]) -> int:
         if _debugging(words):
             raise
         print(f"hostspec: {error}", file=sys.stderr)
-        return EXIT_CODES["failure"]
+        return error.exit_code if isinstance(error, UsageError) else EXIT_CODES["failure"]
     except OSError as error:
         if _debugging(words):
             raise
-        where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"hostspec: {where}{error.strerror or error}", file=sys.stderr)
+        from hostspec.cli.render import told  # noqa: PLC0415 - for this alone
+
+        print(f"hostspec: {told(error)}", file=sys.stderr)
         return EXIT_CODES["failure"]
     return code
 

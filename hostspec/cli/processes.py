@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import suppress
 
 from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments, UsageError
 from hostspec.cli.objects import print_error
 from hostspec.cli.render import SHORT_ID, print_json, table, used_of_limits
-from hostspec.cli.run import failing_as_podman, refuse_without_terminal, variables
+from hostspec.cli.run import failing_as_podman, refuse_without_terminal
+from hostspec.cli.templates import filled
+from hostspec.cli.variables import variables
 from hostspec.errors import HostspecError, Unknown
 from hostspec.run.control import SECONDS_TO_END, ListedRun, list_runs, open_output, remove, stop
 from hostspec.run.foreground import attend
 from hostspec.run.joining import ExecOptions, execute
+from hostspec.run.places import RunPlace
 from hostspec.run.starting import start
 from hostspec.store import Store
 from hostspec.values import DiskUsage
@@ -23,21 +27,29 @@ from hostspec.values import DiskUsage
 __all__ = ["exec_", "logs", "ps", "rm", "stop_"]
 
 _COMMAND_WIDTH = 40
+_SECONDS_BETWEEN_LOOKS = 0.1
+_TITLES: tuple[str, ...] = ("CONTAINER", "IMAGE", "COMMAND", "STATUS", "PID", "ADDRESS", "NAMES")
+_FIELDS = ("ID", "Image", "Command", "Status", "Pid", "Address", "Names")
+"""What podman calls the columns in templates; it has no addresses there."""
 
 
 def ps(context: Context, arguments: Arguments) -> None:
     """List what runs."""
     found = list_runs(context.store, ended=arguments.given("all"))
     sized = arguments.given("size")
+    template = arguments.one("format")
     # Only where asked for: most drivers look at every file of the layer.
     usages = [_usage(context.store, each) if sized else None for each in found]
-    if arguments.given("json"):
+    if arguments.given("json") or template == "json":
         print_json([_as_json(*each) for each in zip(found, usages, strict=True)])
+    elif template:
+        for each in found:
+            print(filled(template, dict(zip(_FIELDS, _row(each), strict=True))))
     elif arguments.given("quiet"):
         for each in found:
             print(each.container.id)
     else:
-        titles: tuple[str, ...] = ("CONTAINER", "IMAGE", "COMMAND", "STATUS", "PID", "ADDRESS", "NAMES")
+        titles = _TITLES
         rows = [_row(each) for each in found]
         if sized:
             titles = (*titles, "SIZE", "INODES")
@@ -125,24 +137,33 @@ def rm(context: Context, arguments: Arguments) -> int:
 
 
 def logs(context: Context, arguments: Arguments) -> None:
-    """Print what a detached container has written."""
+    """Print what a detached container has written, and what it writes until it ends, if that is wanted."""
     sys.stdout.flush()
-    with open_output(context.store, arguments.positionals[0]) as output:
-        shutil.copyfileobj(output, sys.stdout.buffer)
+    reference = arguments.positionals[0]
+    place = RunPlace.of(context.store, context.store.container(reference).id)
+    with open_output(context.store, reference) as output:
+        goes_on = True
+        while goes_on:
+            # Asked first, as it may write something more between the last look and its end.
+            goes_on = arguments.given("follow") and place.is_owned()
+            shutil.copyfileobj(output, sys.stdout.buffer)
+            sys.stdout.flush()
+            if goes_on:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def exec_(context: Context, arguments: Arguments) -> int:
     """Run a further command in a container; the exit code is the command's."""
     reference, *command = arguments.positionals
     both = arguments.given("console")
-    options = ExecOptions(
-        environment=variables(arguments.every("env")),
-        working_directory=arguments.one("workdir") or "",
-        user=arguments.one("user") or "",
-        terminal=both or arguments.given("tty"),
-    )
     stdin = None if both or arguments.given("interactive") else subprocess.DEVNULL
     with failing_as_podman() as outcome:
+        options = ExecOptions(
+            environment=variables(arguments),
+            working_directory=arguments.one("workdir") or "",
+            user=arguments.one("user") or "",
+            terminal=both or arguments.given("tty"),
+        )
         if options.terminal:
             refuse_without_terminal()
         outcome.code = execute(

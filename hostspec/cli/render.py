@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # listing records needs no driver, and so none of the values that drivers take
     from hostspec.values import DiskUsage, Progress, ProgressCallback
 
-__all__ = ["SHORT_ID", "human_size", "print_json", "progress_bar", "table", "used_of_limits"]
+__all__ = ["SHORT_ID", "human_size", "print_json", "progress_bar", "table", "told", "used_of_limits"]
 
 SHORT_ID = 12
 """How many characters of an ID are shown to people."""
@@ -44,6 +44,14 @@ def _has_other_bytes(text: str) -> bool:
 def _as_utf8(character: str) -> str:
     """Replace what stands for a byte of a file name that is not UTF-8, which JSON has to be."""
     return "\\ufffd" if "\ud800" <= character <= "\udfff" else character
+
+
+def told(error: Exception) -> str:
+    """Return an error as people are told of it: of the operating system's, the file and what is wrong."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror or error}"
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

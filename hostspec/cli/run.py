@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from hostspec.cli.context import Context, idmap_of
 from hostspec.cli.grammar import Arguments, UsageError
-from hostspec.cli.render import progress_bar
+from hostspec.cli.render import progress_bar, told
+from hostspec.cli.variables import variables
 from hostspec.cli.warnings import warnings_shown
 from hostspec.errors import HostspecError
 from hostspec.idmap import IdMap
@@ -22,7 +23,7 @@ from hostspec.run.runtimes import CANNOT_RUN, NotStarted, RuntimeFailed
 from hostspec.store.configuration.policy import Strategy
 from hostspec.values import ProgressCallback
 
-__all__ = ["failing_as_podman", "refuse_without_terminal", "run", "variables"]
+__all__ = ["failing_as_podman", "refuse_without_terminal", "run"]
 
 
 class Outcome:
@@ -40,7 +41,7 @@ def failing_as_podman() -> Iterator[Outcome]:
         yield outcome
     except (HostspecError, OSError) as error:
         if not isinstance(error, NotStarted):  # which the runtime has printed itself
-            print(f"hostspec: {error}", file=sys.stderr)
+            print(f"hostspec: {told(error)}", file=sys.stderr)
         outcome.code = error.exit_code if isinstance(error, RuntimeFailed) else CANNOT_RUN
 
 
@@ -79,7 +80,7 @@ def _finish(run: Run, code: int | None) -> None:
     try:
         run.finish(code)
     except (HostspecError, OSError) as error:
-        print(f"hostspec: {error}; the next command of hostspec tries again", file=sys.stderr)
+        print(f"hostspec: {told(error)}; the next command of hostspec tries again", file=sys.stderr)
 
 
 def _options(context: Context, arguments: Arguments, progress: ProgressCallback | None) -> RunOptions:
@@ -90,7 +91,7 @@ def _options(context: Context, arguments: Arguments, progress: ProgressCallback 
         names=(name,) if name else (),
         command=arguments.positionals[1:],
         entrypoint=_entrypoint(arguments.one("entrypoint")),
-        environment=variables(arguments.every("env")),
+        environment=variables(arguments),
         working_directory=arguments.one("workdir") or "",
         user=arguments.one("user") or "",
         hostname=arguments.one("hostname") or "",
@@ -170,26 +171,6 @@ def _strategy(arguments: Arguments) -> Strategy | None:
     from hostspec.cli.containers import strategy_of  # noqa: PLC0415 - seldom asked for
 
     return strategy_of(arguments)
-
-
-def variables(texts: Iterable[str]) -> tuple[str, ...]:
-    """Return environment variables as ``NAME=VALUE``.
-
-    A name alone stands for the value that it has here; where it has none, it is left as it is.
-
-    Raises:
-        UsageError: One has no name.
-    """
-    found = []
-    for text in texts:
-        name, equals, _ = text.partition("=")
-        if not name:
-            raise UsageError("--env", f"{text!r} is not NAME=VALUE")
-        if equals:
-            found.append(text)
-        elif name in os.environ:
-            found.append(f"{name}={os.environ[name]}")
-    return tuple(found)
 
 
 def _storage_option(text: str) -> tuple[str, str]:

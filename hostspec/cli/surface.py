@@ -49,9 +49,13 @@ REGISTRY = (
     Flag(("--tls-verify",), "require HTTPS with a valid certificate (default: true)", "BOOL"),
 )
 
+NEVER_RAN = 125
+"""What podman ends with where a command line leaves it nothing to run; smaller ones are the command's own."""
+
 # What "run" and "exec" take about a process.
 PROCESS = (
     Flag(("-e", "--env"), "environment variable; NAME alone for the one here", "NAME=VALUE", repeats=True),
+    Flag(("--env-file",), "file with such lines, over which --env wins", "FILE", repeats=True),
     Flag(("-w", "--workdir"), "directory to start in", "DIR"),
     Flag(("-u", "--user"), "who runs it, by name or number", "USER[:GROUP]"),
     Flag(("-i", "--interactive"), "let it read standard input"),
@@ -74,7 +78,7 @@ RUN = (
     Flag(("--hostname",), "the container's host name", "NAME"),
     Flag(("--entrypoint",), "program, or JSON list, to put before COMMAND instead of the image's", "PROGRAM"),
     Flag(("--read-only",), "keep the root from being written"),
-    Flag(("-v", "--volume"), "what it sees of the host", "/SOURCE:/TARGET[:ro]", repeats=True),
+    Flag(("-v", "--volume"), "what it sees of the host", "/SOURCE:/TARGET[:OPTIONS]", repeats=True),
     Flag(("--storage-opt", "--layer-opt"), "option for its layer, as size=1G", "KEY=VALUE", repeats=True),
     Flag(("--runtime",), "OCI runtime (default: runc or crun)", "PATH"),
 )
@@ -269,6 +273,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "run:run",
             RUN,
             "hostspec run --rm --userns auto debian cat /proc/self/uid_map",
+            usage_exit_code=NEVER_RAN,
         ),
         Command(
             ("ps",),
@@ -279,8 +284,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
                 Flag(("-a", "--all"), "also those that have ended"),
                 QUIET,
                 Flag(("--size",), "also what their layers occupy, and may occupy"),
+                Flag(("--format",), "print a line of these fields for each, or json", "TEMPLATE"),
                 JSON,
             ),
+            "hostspec ps --all --format '{{.Names}} {{.Status}}'",
         ),
         Command(
             ("events",),
@@ -297,8 +304,15 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "processes:exec_",
             PROCESS,
             "hostspec exec web cat /etc/hostname",
+            usage_exit_code=NEVER_RAN,
         ),
-        Command(("logs",), "CONTAINER", "print what a detached container has written", "processes:logs"),
+        Command(
+            ("logs",),
+            "CONTAINER",
+            "print what a detached container has written",
+            "processes:logs",
+            (Flag(("-f", "--follow"), "go on until it ends"),),
+        ),
         Command(
             ("stop",),
             "CONTAINER...",

@@ -24,6 +24,7 @@ Json = dict[str, object]
 _VERSION = "1.0.2"
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _IN_MEMORY = ("nosuid", "nodev", "mode=1777", "tmpcopyup")
+_KEPT = {os.ST_NOSUID: "nosuid", os.ST_NODEV: "nodev", os.ST_NOEXEC: "noexec"}
 _WRITABLE_WITHOUT_ROOT = ("/run", "/tmp", "/var/tmp")  # noqa: S108 - the container's own
 
 
@@ -185,8 +186,13 @@ def _mount(target: str, kind: str, source: str, *options: str) -> Json:
 
 
 def _bind(volume: Volume) -> Json:
-    mode = "ro" if volume.read_only else "rw"
-    return _mount(volume.target, "bind", volume.source, "rbind", "rprivate", mode)
+    # In a user namespace nobody may take them from a mount of the host (mount_namespaces(7)), as it would be
+    # to change others of its options and to leave these out.
+    flags = os.statvfs(volume.source).f_flag
+    kept = [option for flag, option in _KEPT.items() if flags & flag]
+    mode = "ro" if volume.read_only or flags & os.ST_RDONLY else "rw"
+    options = dict.fromkeys((*volume.restrictions, *kept))
+    return _mount(volume.target, "bind", volume.source, "rbind", "rprivate", mode, *options)
 
 
 def _hook(words: Sequence[str]) -> Json:

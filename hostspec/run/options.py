@@ -19,6 +19,9 @@ hostspec's own bridge; ``host``: the machine's."""
 DEFAULT_SUBNET = "10.213.0.0/20"
 """The addresses that private networks have where no others are asked for."""
 
+_RESTRICTIONS = frozenset({"nosuid", "nodev", "noexec"})
+_VOLUME_OPTIONS = _RESTRICTIONS | {"ro", "rw", "z", "Z"}
+
 
 class Volume(NamedTuple):
     """A directory or file of the host that a container sees."""
@@ -28,10 +31,15 @@ class Volume(NamedTuple):
     target: str
     """Absolute path in the container; made if missing."""
     read_only: bool = False
+    restrictions: tuple[str, ...] = ()
+    """Further options of its mount: ``nosuid``, ``nodev``, ``noexec``."""
 
     @classmethod
     def parse(cls, text: str) -> Volume:
-        """Read ``SOURCE:TARGET[:ro|rw]``.
+        """Read ``SOURCE:TARGET[:OPTION,…]``.
+
+        The options are ``ro`` or ``rw`` and the :attr:`restrictions`. ``z`` and ``Z`` are there for people
+        who know them: no label confines the container, so nothing needs one.
 
         Args:
             text: What is to be read; a source that begins with ``.`` is below the current directory.
@@ -40,16 +48,18 @@ class Volume(NamedTuple):
             InvalidRequest: It is something else, or there is no such source.
         """
         source, _, rest = text.partition(":")
-        target, _, options = rest.partition(":")
+        target, _, words = rest.partition(":")
+        options = dict.fromkeys(words.split(",")) if words else {}
         if source.startswith("."):
             source = os.path.abspath(source)
         elif rest and source and not source.startswith("/"):
             reason = f"there are no volumes with names; for a directory here write ./{source}"
             raise InvalidRequest(f"volume {text!r}", reason)
-        if not (source.startswith("/") and target.startswith("/") and options in {"", "ro", "rw"}):
-            raise InvalidRequest(
-                f"volume {text!r}", "must be /SOURCE:/TARGET, with :ro or :rw after it or not"
-            )
+        if not (source.startswith("/") and target.startswith("/")):
+            raise InvalidRequest(f"volume {text!r}", "must be /SOURCE:/TARGET, with :OPTIONS after it or not")
+        if not options.keys() <= _VOLUME_OPTIONS or {"ro", "rw"} <= options.keys():
+            known = ", ".join(sorted(_VOLUME_OPTIONS))
+            raise InvalidRequest(f"volume {text!r}", f"its options can be {known}, and not both ro and rw")
         if not os.path.exists(source):
             raise InvalidRequest(f"volume {text!r}", f"{source} does not exist")
         target = os.path.normpath(target)
@@ -58,7 +68,8 @@ class Volume(NamedTuple):
             raise InvalidRequest(
                 f"volume {text!r}", "cannot take the place of the container's root directory"
             )
-        return cls(os.path.realpath(source), target, options == "ro")
+        restrictions = tuple(each for each in options if each in _RESTRICTIONS)
+        return cls(os.path.realpath(source), target, "ro" in options, restrictions)
 
 
 class RunOptions(NamedTuple):

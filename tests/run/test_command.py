@@ -66,6 +66,9 @@ def test_a_failure_of_hostspec_itself_has_the_exit_code_125(stage: Stage) -> Non
     assert done.code == 125
     assert "no-such-runtime: is not installed" in done.err
     assert stage("run", "nowhere", "sh").code == 125
+    for command in ("run", "exec"):
+        assert stage(command).code == 125
+        assert stage(command, "--no-such-flag", IMAGE, "sh").code == 125
 
 
 def test_containers_run_where_control_groups_cannot_be_made(stage: Stage) -> None:

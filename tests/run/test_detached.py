@@ -40,6 +40,30 @@ def test_a_detached_container_is_listed_joined_and_stopped(stage: Stage) -> None
     assert stage.containers() == []
 
 
+def test_a_script_says_what_is_printed_of_each(stage: Stage) -> None:
+    identifier = stage.good("run", "-d", "--rm", "--name", "web", IMAGE, "sleep", "1000").strip()
+    template = r"{{.Names}}\t{{ .Image }} {{.Status}}, {{.Command}}: {{.ID}}"
+    assert stage.good("ps", "--format", template) == (
+        f"web\t{IMAGE} running, sleep 1000: {identifier[:12]}\n"
+    )
+    assert stage.good("ps", "--format", "json") == stage.good("ps", "--json")
+    done = stage("ps", "--format", "{{.Nothing}}")
+    assert (done.code, done.out) == (1, "")
+    assert "{{.Nothing}} is none of {{.ID}}, {{.Image}}" in done.err
+    stage.good("rm", "-f", "web")
+
+
+def test_output_is_followed_until_the_container_has_ended(stage: Stage) -> None:
+    script = "echo one; trap 'echo two; exit' TERM; while :; do sleep 0.05; done"
+    stage.good("run", "-d", "--rm", "--name", "web", IMAGE, "sh", "-c", script)
+    with stage.started("logs", "--follow", "web") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == b"one\n"
+        stage.good("stop", "web")
+        assert following.communicate() == (b"two\n", b"")
+    assert following.returncode == 0
+
+
 def test_one_that_is_to_be_removed_is_gone_when_it_has_ended(stage: Stage) -> None:
     stage.good("run", "-d", "--rm", "--name", "short", IMAGE, "sleep", "1000")
     assert stage("rm", "short").code == 1, "it runs"

@@ -98,6 +98,40 @@ def test_a_name_alone_takes_the_value_that_the_variable_has_here(
     assert stage.good("run", "--rm", *flags, configured, script) == "yes hello unset\n"
 
 
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_file_gives_variables_as_podman_reads_it_and_flags_win(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    for name, value in (("HERE", "yes"), ("MANY_ONE", "1"), ("MANY_TWO", "2")):
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+    file, other = tmp_path / "variables", tmp_path / "more"
+    file.write_bytes(b"# said\n\n  A=b=c # d\nB=first\r\nHERE\nNOWHERE\nMANY_*\nB=second\r\nC=file\n")
+    other.write_text("D=more")
+    script = "echo $A-$B-$C-$D-$HERE-${NOWHERE-unset}-$MANY_ONE$MANY_TWO"
+    words = ("--env-file", str(file), "-e", "C=flag", "--env-file", str(other))
+    wanted = "b=c # d-second-flag-more-yes-unset-12\n"
+    if command == "run":
+        assert stage.good("run", "--rm", *words, IMAGE, "sh", "-c", script) == wanted
+    else:
+        stage.good("run", "-d", "--rm", "--name", "web", IMAGE, "sleep", "1000")
+        assert stage.good("exec", *words, "web", "sh", "-c", script) == wanted
+        stage.good("rm", "--force", "web")
+
+
+@pytest.mark.parametrize("text", ["=x", "A B=1", "A\tB"])
+@pytest.mark.parametrize("command", ["run", "exec"])
+def test_a_variable_without_a_proper_name_is_refused(
+    stage: Stage, tmp_path: Path, command: str, text: str
+) -> None:
+    file = tmp_path / "variables"
+    file.write_text(f"{text}\n")
+    done = stage(command, "--env-file", str(file), IMAGE, "sh")
+    assert (done.code, done.err) == (125, f"hostspec: --env-file {file}: {text!r} is not NAME=VALUE\n")
+    assert stage(command, "--env-file", f"{file}-not", IMAGE, "sh").err == (
+        f"hostspec: {file}-not: No such file or directory\n"
+    )
+
+
 def test_the_image_says_how_it_is_stopped(stage: Stage, configured: str) -> None:
     script = "trap 'exit 8' USR1; while :; do sleep 0.05; done"
     stage.good("run", "-d", "--name", "web", configured, script)
@@ -147,7 +181,11 @@ def test_volumes_show_the_hosts_files(stage: Stage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/etc", "etc:/etc", "/etc:etc", "/etc:/etc:rx", "/no/such/place:/etc", "/etc:/", "/etc://.."]
+    "text",
+    [
+        *("/etc", "etc:/etc", "/etc:etc", "/no/such/place:/etc", "/etc:/", "/etc://.."),
+        *("/etc:/etc:rx", "/etc:/etc:ro,rw", "/etc:/etc:ro,"),
+    ],
 )
 def test_a_volume_that_cannot_be_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
@@ -162,6 +200,31 @@ def test_a_volume_may_be_named_from_the_current_directory(
     assert Volume.parse("./shared:/a:ro") == Volume(f"{tmp_path}/shared", "/a", read_only=True)
     with pytest.raises(InvalidRequest, match=r"no volumes with names.* write \./shared"):
         Volume.parse("shared:/a")
+
+
+def test_a_volume_may_be_restricted_further(stage: Stage) -> None:
+    assert Volume.parse("/etc:/a:ro,noexec,nosuid,Z") == Volume(
+        "/etc", "/a", read_only=True, restrictions=("noexec", "nosuid")
+    )
+    table = stage.good("run", "--rm", "-v", "/etc:/a:nosuid,nodev,noexec,z", IMAGE, "cat", "/proc/mounts")
+    line = next(each for each in table.splitlines() if " /a " in each)
+    assert "rw,nosuid,nodev,noexec" in line
+
+
+@pytest.mark.parametrize("mode", ["rw", "ro"])
+@pytest.mark.parametrize("volume", ["", ":ro", ":nosuid"])
+def test_a_mapped_container_sees_a_volume_of_a_restricted_file_system(
+    stage: Stage, tmp_path: Path, mode: str, volume: str
+) -> None:
+    mounting = f'mount -t tmpfs -o {mode},nosuid,nodev,noexec none {tmp_path} && exec "$@"'
+    flags = ("--rm", "--uidmap", MAP, "-v", f"{tmp_path}:/a{volume}")
+    words = (*stage.command, "run", *flags, IMAGE, "sh", "-c", "cat /proc/self/mountinfo")
+    with stage.beside("unshare", "-m", "sh", "-c", mounting, "sh", *words) as process:
+        out, err = process.communicate()
+    assert (process.returncode, err) == (0, b"")
+    wanted = "ro" if "ro" in (mode, volume[1:]) else "rw"
+    line = next(each for each in out.decode().splitlines() if " /a " in each)
+    assert f" /a {wanted},nosuid,nodev,noexec" in line
 
 
 def test_the_host_name_is_the_beginning_of_the_id_or_what_is_asked_for(stage: Stage) -> None:
