@@ -138,7 +138,7 @@ class _Preparation:
             hooks=hooks,
         )
         with open(self._run.place.file(CONFIG), "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump(bundle.document(), file, ensure_ascii=False)
+            file.write(json.dumps(bundle.document(), ensure_ascii=False))
 
     def _hostname(self, container: Container) -> str:
         if self._options.hostname:
