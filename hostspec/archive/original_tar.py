@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from hostspec.archive.tar_split import CRC_SIZE, File, Segment, checksum, place_in_tree, read_tar_split
+from hostspec.archive.content_places import place_in_tree
+from hostspec.archive.tar_split import CRC_SIZE, File, Segment, checksum, read_tar_split
 from hostspec.errors import DriverFailed, InvalidArchive
 from hostspec.kernel.resolve import open_in_root
 

@@ -16,7 +16,6 @@ import re
 from collections.abc import Iterator
 from io import BufferedReader
 from json.encoder import encode_basestring_ascii
-from posixpath import normpath
 from typing import BinaryIO, NamedTuple
 
 from fastcrc.crc64 import go_iso
@@ -24,17 +23,14 @@ from isal import isal_zlib
 from pybase64 import b64decode, b64encode
 
 from hostspec.archive.compression import decompressed
-from hostspec.archive.content_places import ContentPlaces
+from hostspec.archive.content_files import ContentFiles
 from hostspec.archive.member import Member
 from hostspec.errors import InvalidArchive
 
-__all__ = ["CRC_SIZE", "File", "Segment", "TarSplitWriter", "checksum", "place_in_tree", "read_tar_split"]
+__all__ = ["CRC_SIZE", "File", "Segment", "TarSplitWriter", "checksum", "read_tar_split"]
 
 CRC_SIZE = 8
 """Bytes of a checksum; the most significant comes first."""
-
-MAX_EMBEDDED = 64 << 20
-"""Bytes of content that a tar-split file may hold of one layer, because they lie in no file of it."""
 
 _SEGMENT_TYPE = 2
 _FILE_TYPE = 1
@@ -81,11 +77,12 @@ class TarSplitWriter:
     (the Go library refuses to import such a layer).
     """
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: BinaryIO, *, tree_is_empty: bool = True) -> None:
         """Write to ``target``, from its current position.
 
         Args:
             target: Is written in large pieces; what a failure leaves in it is of no use.
+            tree_is_empty: Whether nothing is in the tree before the tar is unpacked into it.
         """
         self._target = target
         self._compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
@@ -95,10 +92,14 @@ class TarSplitWriter:
         self._segment = bytearray()
         self._file: Member | None = None
         self._crc = 0
-        self._places = ContentPlaces()
-        self._embedded = 0
+        self._files = ContentFiles(tree_is_empty=tree_is_empty)
         self.gave_up: str | None = None
         """Why there will be no tar-split file, or ``None``."""
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether the tar-split file may fail to give the tar back, which only a trial shows."""
+        return self._files.needs_proof
 
     def framing(self, data: memoryview) -> None:
         """Take bytes that belong to no content."""
@@ -119,13 +120,17 @@ class TarSplitWriter:
 
     def member(self, member: Member) -> None:
         """Take the facts of a member, after its headers and before its content."""
-        if self.gave_up is None and self._lies_in_a_file(member):
+        if self.gave_up is not None:
+            return
+        if self._files.has(member):
             self._end_segment()
             if member.stored:
                 self._file = member
                 self._crc = 0
             else:
                 self._add(b'{"type":1,%b,"payload":null,"position":%d}\n', _named(member.name))
+        elif self._files.lost is not None:
+            self.give_up(self._files.lost)
 
     def finish(self) -> bool:
         """Write what is left; tell whether the tar-split file is one."""
@@ -141,25 +146,6 @@ class TarSplitWriter:
         """Write nothing more."""
         self.gave_up = self.gave_up or reason
         self._file = None
-        self._places.clear()
-
-    def _lies_in_a_file(self, member: Member) -> bool:
-        """Tell whether there will be a file with this content, or none is needed."""
-        name = member.name
-        # At worst, two places that are taken for one cost a segment, or the tar-split file.
-        place = place_in_tree(name)
-        before = self._places.get(place)
-        if before:
-            self.give_up(f"{member.text!r} is in the tar twice")
-            return False
-        if before is None and (not member.stored or (member.sparse is None and b".wh." not in name)):
-            self._places.note(place, has_content=member.stored > 0)
-            return True
-        self._places.note(place, has_content=False)
-        self._embedded += member.stored
-        if self._embedded > MAX_EMBEDDED:
-            self.give_up(f"more than {MAX_EMBEDDED} bytes lie in no file")
-        return False
 
     def _end_file(self, member: Member) -> None:
         self._file = None
@@ -185,17 +171,6 @@ class TarSplitWriter:
         self._target.write(self._compressor.compress(b"".join(self._lines)))
         self._lines.clear()
         self._lines_size = 0
-
-
-def place_in_tree(name: bytes) -> bytes:
-    """Return the path, relative to the root, of what a member of that name is unpacked to.
-
-    All names of one place have it in common: dots count as written, whatever links there are on the way.
-    """
-    path = name.removeprefix(b"./").strip(b"/")
-    if path[:1] == b"." or b"/." in path or b"//" in path:
-        return normpath(b"/" + path)[1:]
-    return path
 
 
 def read_tar_split(source: BinaryIO) -> Iterator[Segment | File]:

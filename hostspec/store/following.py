@@ -26,12 +26,17 @@ class Follower:
         has_tar_split: Whether the tar-split file is whole; never before the tar has been read.
     """
 
-    def __init__(self, tar_split: BinaryIO) -> None:
-        """Write the tar-split file to ``tar_split``."""
-        self._writer = TarSplitWriter(tar_split)
+    def __init__(self, tar_split: BinaryIO, *, tree_is_empty: bool = True) -> None:
+        """Write the tar-split file; arguments as for :class:`~hostspec.archive.tar_split.TarSplitWriter`."""
+        self._writer = TarSplitWriter(tar_split, tree_is_empty=tree_is_empty)
         self._uids: set[int] = set()
         self._gids: set[int] = set()
         self.has_tar_split = False
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether the tar-split file may fail to give the tar back, which only a trial shows."""
+        return self._writer.needs_proof
 
     @property
     def uids(self) -> tuple[int, ...]:

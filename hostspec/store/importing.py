@@ -47,6 +47,7 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
             with IncomingLayer(
                 stream,
                 tar_split.file,
+                tree_is_empty=base is None,
                 expected_digest=expected_digest,
                 expected_diff_id=expected_diff_id,
                 progress=wanted.progress,
@@ -56,8 +57,7 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                         layer.id, incoming.stream, ApplyOptions(idmap=layer.idmap, squash=wanted.squash)
                     )
                 filled = incoming.finish(layer)
-                if incoming.has_tar_split:
-                    tar_split.seal()
+                _seal(root, tar_split, incoming, filled)
                 if wanted.squash:
                     _say_what_is_squashed(filled)
                 return filled
@@ -74,6 +74,17 @@ def import_layer(  # noqa: PLR0913 - as the method of Store has them
                 add_files=lambda layer: tar_split.publish(layer.id),
             ),
         )
+
+
+def _seal(root: GraphRoot, tar_split: NewTarSplit, incoming: IncomingLayer, layer: Layer) -> None:
+    """Keep a tar-split file if it gives the tar back that a layer was filled with."""
+    if not incoming.has_tar_split:
+        return
+    if incoming.needs_proof:
+        with root.driver.mounted(layer.id) as tree:
+            if not tar_split.gives_back(layer, tree):
+                return
+    tar_split.seal()
 
 
 @contextmanager
@@ -116,11 +127,10 @@ def apply_diff(root: GraphRoot, reference: str, source: LayerSource) -> int:
         _opened(source) as stream,
         NewTarSplit(root.layout) as tar_split,
     ):
-        with IncomingLayer(stream, tar_split.file) as incoming:
+        with IncomingLayer(stream, tar_split.file, tree_is_empty=False) as incoming:
             size = _unpacked(root, layer, incoming.stream)
             filled = incoming.finish(layer)
-            if incoming.has_tar_split:
-                tar_split.seal()
+            _seal(root, tar_split, incoming, filled)
         _record_diff(root, filled, tar_split)
     return size
 

@@ -40,6 +40,7 @@ class IncomingLayer:
         source: BinaryIO,
         tar_split: BinaryIO,
         *,
+        tree_is_empty: bool,
         expected_digest: str | None = None,
         expected_diff_id: str | None = None,
         progress: ProgressCallback | None = None,
@@ -49,6 +50,7 @@ class IncomingLayer:
         Args:
             source: The stream as it comes.
             tar_split: Where to write how the tar is put together.
+            tree_is_empty: Whether nothing is in the layer before the stream is unpacked into it.
             expected_digest: Its promised digest.
             expected_diff_id: The promised digest of the uncompressed stream.
             progress: Told how many bytes of ``source`` have been read.
@@ -58,7 +60,7 @@ class IncomingLayer:
             InvalidArchive: The compression is damaged at its very beginning.
         """
         self._expected = (expected_digest, expected_diff_id)
-        self._follower = Follower(tar_split)
+        self._follower = Follower(tar_split, tree_is_empty=tree_is_empty)
         self._came = _Measured(
             _reader_of(source), _Digest(_algorithm(expected_digest)), _told(source, progress)
         )
@@ -115,6 +117,11 @@ class IncomingLayer:
     def has_tar_split(self) -> bool:
         """Whether the tar-split file is whole, once everything has been read."""
         return self._follower.has_tar_split
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether the tar-split file may fail to give the tar back, which only a trial shows."""
+        return self._follower.needs_proof
 
 
 class _Digest:

@@ -23,6 +23,8 @@ from hostspec.store.refusals import refusals
 
 __all__ = ["NewTarSplit", "open_original", "share_tar_split"]
 
+_PIECE = 1 << 17
+
 
 class NewTarSplit:
     """A tar-split file that belongs to no layer yet; a context manager.
@@ -54,6 +56,27 @@ class NewTarSplit:
         trace: TracebackType | None,
     ) -> None:
         self._unnamed.__exit__(kind, error, trace)
+
+    def gives_back(self, layer: Layer, tree: str) -> bool:
+        """Tell whether it gives back the tar that a layer's record speaks of, by having it do so.
+
+        Args:
+            layer: The record, with the digest and the size of the tar.
+            tree: Where the layer's files are.
+        """
+        from hashlib import new as new_digest  # noqa: PLC0415 - seldom needed, as what follows
+
+        from hostspec.archive.original_tar import original_tar  # noqa: PLC0415
+
+        digest = new_digest((layer.diff_digest or "").partition(":")[0], usedforsecurity=False)
+        self.file.seek(0)
+        try:
+            with original_tar(self.file, tree, size=layer.diff_size) as stream:
+                while piece := stream.read(_PIECE):
+                    digest.update(piece)
+        except InvalidArchive:
+            return False
+        return layer.diff_digest == f"{digest.name}:{digest.hexdigest()}"
 
     def seal(self) -> None:
         """Make durable what has been written, all of which is right."""
