@@ -1,8 +1,8 @@
 """A layer's tar stream on its way in: decompressed, measured and digested while somebody unpacks it.
 
 One thread reads, digests what comes, and decompresses it, ahead of the unpacking
-(:mod:`hostspec.store.read_ahead`); a second digests the tar; a third follows it, for what the layer's
-record needs of it.
+(:mod:`hostspec.store.read_ahead`); another digests the tar and follows it, for what the layer's record
+needs of it.
 """
 
 from __future__ import annotations
@@ -61,15 +61,13 @@ class IncomingLayer:
         """
         self._expected = (expected_digest, expected_diff_id)
         self._follower = Follower(tar_split, tree_is_empty=tree_is_empty)
-        self._came = _Measured(
-            _reader_of(source), _Digest(_algorithm(expected_digest)), _told(source, progress)
-        )
+        self._came = _Measured(source, _Digest(_algorithm(expected_digest)), _told(source, progress))
         unpacked = decompressed(cast(BinaryIO, self._came))
         self._compression = unpacked.compression
         self._tar = _Digest(_algorithm(expected_diff_id))
         if self._compression is Compression.NONE and self._came.digest.algorithm == self._tar.algorithm:
             self._came.digest = self._tar  # what comes is the tar; it need not be digested twice
-        self._ahead = ReadAhead(unpacked, (self._follow, self._tar.follow))
+        self._ahead = ReadAhead(unpacked, (self._follow,))
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +86,7 @@ class IncomingLayer:
         return cast(BinaryIO, self._ahead)
 
     def _follow(self, place: Place) -> None:
-        self._follower.follow(cast(BinaryIO, place))
+        self._follower.follow(cast(BinaryIO, _Digested(place, self._tar)))
 
     def finish(self, layer: Layer) -> Layer:
         """Read what is left, verify the promises, and note in a layer's record what came.
@@ -140,10 +138,29 @@ class _Digest:
         self.size += len(data)
         self._digest.update(data)
 
-    def follow(self, place: Place) -> None:
-        """Digest a stream to its end."""
-        for view in place.views():
-            self.add(view)
+
+class _Digested(io.RawIOBase):
+    """A stream that is digested while it is read."""
+
+    def __init__(self, place: Place, digest: _Digest) -> None:
+        super().__init__()
+        self._place = place
+        self._digest = digest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        count = self._place.readinto(view)
+        self._digest.add(view[:count])
+        return count
+
+    def next_view(self) -> memoryview:
+        """See :class:`hostspec.archive.byte_source.Viewed`."""
+        view = self._place.next_view()
+        self._digest.add(view)
+        return view
 
 
 class _Measured(io.RawIOBase):
@@ -153,29 +170,38 @@ class _Measured(io.RawIOBase):
         digest: Of what has been read. Another may take its place, and is then left to whoever put it there.
     """
 
-    def __init__(self, read_into: _ReadInto, digest: _Digest, tell: Callable[[int], None] | None) -> None:
+    def __init__(self, source: BinaryIO, digest: _Digest, tell: Callable[[int], None] | None) -> None:
         super().__init__()
-        self._read_into = read_into
+        self._source = source
+        self._read_into = _reader_of(source)
         self._own = self.digest = digest
         self._tell = tell
 
     def readable(self) -> bool:
         return True
 
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._source.read(size)
+        self._note(memoryview(data))
+        return data
+
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
         count = self._read_into(view)
-        if count:
-            if self.digest is self._own:
-                self._own.add(view[:count])
-            if self._tell is not None:
-                self._tell(count)
+        self._note(view[:count])
         return count
 
     def drain(self) -> None:
         """Read to the end."""
         while self.read(_PIECE):
             pass
+
+    def _note(self, data: memoryview) -> None:
+        if data:
+            if self.digest is self._own:
+                self._own.add(data)
+            if self._tell is not None:
+                self._tell(len(data))
 
 
 def _reader_of(source: BinaryIO) -> _ReadInto:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BUFFERED_BYTES", "Follow", "Place", "ReadAhead", "Source"]
 
-_BUFFERS = 4
-_BUFFER_SIZE = 1 << 20
+# Small files take long to make, and large ones to decompress: what is read ahead bridges that.
+_BUFFERS = 16
+_BUFFER_SIZE = 1 << 19
 _SECONDS_TO_END = 1.0
 
 BUFFERED_BYTES = _BUFFERS * _BUFFER_SIZE

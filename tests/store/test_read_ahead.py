@@ -16,7 +16,7 @@ from hostspec.store.read_ahead import BUFFERED_BYTES, Place, ReadAhead
 from tests.thread_limit import no_more_threads
 
 SECONDS = 60.0
-CONTENT = bytes(range(256)) * 18_000
+CONTENT = bytes(range(256)) * (BUFFERED_BYTES // 256 + 5000)
 
 
 class Pieces(io.RawIOBase):
