@@ -161,15 +161,15 @@ class _Tree:
         os.close(self._root)
 
     def open(self, file: File) -> int:
-        """Open a file; raise InvalidArchive unless it is one of that size."""
+        """Open a file that has been checked; what it is now, its content says.
+
+        Raises:
+            InvalidArchive: It cannot be opened any more.
+        """
         try:
-            fd = os.open(self._find(file), _OPEN, dir_fd=self._directory)
+            return os.open(self._find(file), _OPEN, dir_fd=self._directory)
         except OSError as error:
             raise _changed(file) from error
-        if not _fits(os.fstat(fd), file):
-            os.close(fd)
-            raise _changed(file)
-        return fd
 
     def check(self, file: File) -> None:
         """Raise InvalidArchive unless there is a file of that size."""
@@ -177,7 +177,7 @@ class _Tree:
             status = os.stat(self._find(file), dir_fd=self._directory, follow_symlinks=False)
         except OSError as error:
             raise _changed(file) from error
-        if not _fits(status, file):
+        if not (stat.S_ISREG(status.st_mode) and status.st_size == file.size):
             raise _changed(file)
 
     def _find(self, file: File) -> bytes:
@@ -217,10 +217,6 @@ def _checked(entries: Iterator[Segment | File], tree: _Tree, size: int | None) -
     if size is not None and total != size:
         raise InvalidArchive(f"the tar-split file gives a tar of {total} bytes, not of {size}")
     return kept
-
-
-def _fits(status: os.stat_result, file: File) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_size == file.size
 
 
 def _changed(file: File) -> InvalidArchive:
