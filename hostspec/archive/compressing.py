@@ -11,13 +11,16 @@ from hostspec.archive.compression import Compression
 __all__ = ["compressing"]
 
 _FAST_AND_SMALL = 3
+_GZIP_THREADS = 2
+_GZIP_BLOCK = 1 << 20
 
 
 @contextmanager
 def compressing(target: BinaryIO, compression: Compression) -> Iterator[BinaryIO]:
     """Give a stream that writes to ``target``, compressed; ``target`` stays open.
 
-    The same content gives the same bytes, with the same versions of the libraries.
+    The same content in the same pieces gives the same bytes, with the same versions of the libraries. An
+    error of ``target`` may come from a later write, or from the end.
     """
     if compression is Compression.NONE:
         yield target
@@ -30,13 +33,18 @@ def _compressor(target: BinaryIO, compression: Compression) -> BinaryIO:
     # Each is imported where it is used: one process compresses in one way at most.
     # ruff: noqa: PLC0415
     if compression is Compression.GZIP:
-        from isal.igzip import IGzipFile
+        from isal.igzip_threaded import open as open_gzip
 
-        # Ten times as fast as the standard library's, for a result that is a tenth longer.
+        # Ten times as fast as the standard library's, for a result that is a tenth longer; and that beside
+        # whoever makes the content, with the same result for any number of threads.
         return cast(
             BinaryIO,
-            IGzipFile(  # type: ignore[no-untyped-call]
-                fileobj=target, mode="wb", compresslevel=_FAST_AND_SMALL, mtime=0, filename=""
+            open_gzip(  # type: ignore[no-untyped-call]
+                target,
+                "wb",
+                compresslevel=_FAST_AND_SMALL,
+                threads=_GZIP_THREADS,
+                block_size=_GZIP_BLOCK,
             ),
         )
     if compression is Compression.BZIP2:
