@@ -91,13 +91,21 @@ class Attributes:
         if member.xattrs:
             self._set(fd, "", self._wanted(member))
 
-    def to_name(self, directory_fd: int, name: bytes, member: Member) -> None:
+    def to_name(self, directory_fd: int, name: bytes, member: Member, *, inherits: bool) -> None:
         """Apply everything to a fresh symbolic link, device or fifo, which must not be opened.
+
+        Args:
+            directory_fd: Descriptor of the directory in which it is.
+            name: Its name there.
+            member: What the tar says of it.
+            inherits: The directory gives its ACL to what is made in it.
 
         Raises:
             OSError: The operating system refused.
         """
         owner = self.owner(member)
+        if inherits and member.kind != b"2":
+            self._strip(f"/proc/self/fd/{directory_fd}/{os.fsdecode(name)}", member)
         if self.force_mode is None:
             try:
                 os.chown(name, *owner, dir_fd=directory_fd, follow_symlinks=False)
@@ -159,12 +167,12 @@ class Attributes:
         if not (self._squash and error.errno in (errno.EPERM, errno.EINVAL)):
             raise error
 
-    def _strip(self, fd: int, member: Member) -> None:
+    def _strip(self, file: int | str, member: Member) -> None:
         """Remove the extended attributes that a directory had before, or a new file has inherited."""
         has = member.xattrs or {}
-        for name in os.listxattr(fd):
+        for name in os.listxattr(file):
             if is_carried_xattr(name) and os.fsencode(name) not in has:
-                os.removexattr(fd, name)
+                os.removexattr(file, name)
 
     def _set(self, fd: int, name: str, xattrs: Iterable[tuple[str, bytes]]) -> None:
         """Set extended attributes of ``fd`` itself, or of a name in that directory.

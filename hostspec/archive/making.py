@@ -193,7 +193,7 @@ class Maker:
         except FileExistsError:
             self.remove(directory, name)
             os.symlink(member.link, name, dir_fd=directory.fd)
-        self._attributes.to_name(directory.fd, name, member)
+        self._attributes.to_name(directory.fd, name, member, inherits=directory.inherits)
 
     def _node(self, directory: Directory, name: bytes, member: Member) -> None:
         """Make a device or a fifo. In a user namespace devices are left out, since there are none."""
@@ -211,7 +211,7 @@ class Maker:
             if form == stat.S_IFIFO or not (is_whiteout or _is_in_user_namespace()):
                 raise
         else:
-            self._attributes.to_name(directory.fd, name, member)
+            self._attributes.to_name(directory.fd, name, member, inherits=directory.inherits)
 
     def _hard_link(self, directory: Directory, name: bytes, member: Member) -> None:
         names = components(member.link)

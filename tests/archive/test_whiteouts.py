@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -234,13 +235,20 @@ def test_a_directory_loses_the_attributes_that_the_tar_does_not_give_it(layers: 
 
 
 def test_a_default_acl_is_not_inherited_by_what_the_tar_brings(layers: Layers) -> None:
-    acl = "\2\0\0\0" + "".join(f"{chr(tag)}\0\7\0\xff\xff\xff\xff" for tag in (1, 4, 0x20))
-    os.setxattr(layers.lower / "dir", "system.posix_acl_default", acl.encode("latin-1"))
+    user = 5
+    entries = ((1, 0xFFFF_FFFF), (2, user), (4, 0xFFFF_FFFF), (0x10, 0xFFFF_FFFF), (0x20, 0xFFFF_FFFF))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, 7, number) for tag, number in entries)
+    os.setxattr(layers.lower / "dir", "system.posix_acl_default", acl)
     layers.apply(
-        file("dir/new", mode=0o640), directory("dir/newer", mode=0o710), file("dir/sub/new", mode=0o640)
+        file("dir/new", mode=0o640),
+        directory("dir/newer", mode=0o710),
+        file("dir/sub/new", mode=0o640),
+        Given("dir/fifo", tarfile.FIFOTYPE, facts={"mode": 0o640}),
+        Given("dir/null", tarfile.CHRTYPE, facts={"mode": 0o640, "devmajor": 1, "devminor": 3}),
     )
     with layers.seen() as root:
-        for name, mode in (("dir/new", 0o640), ("dir/newer", 0o710), ("dir/sub/new", 0o640)):
+        files = [(f"dir/{name}", 0o640) for name in ("new", "sub/new", "fifo", "null")]
+        for name, mode in (*files, ("dir/newer", 0o710)):
             assert [key for key in os.listxattr(root / name) if "acl" in key] == []
             assert stat.S_IMODE(os.stat(root / name).st_mode) == mode
 
