@@ -31,6 +31,8 @@ __all__ = [
 _NOT_COPIED = ("trusted.overlay.", "user.overlay.", "user.fuseoverlayfs.", "trusted.SGI_ACL_")
 """Overlayfs's notes are about the directory itself; XFS shows ACLs a second time, in its own form."""
 
+_ACL = "system.posix_acl_"
+
 _PROGRAMS_OVERRIDE = "user.fuseoverlayfs.override_stat"
 
 _HOST_ROOT = (0, 0)
@@ -40,8 +42,11 @@ Owner = tuple[int, int]
 
 
 def make_directory(path: str, *, mode: int = 0o755, owner: Owner = _HOST_ROOT) -> None:
-    """Make a directory with exactly this mode and owner, whatever the umask."""
+    """Make a directory with exactly this mode and owner and no ACL, whatever umask and parent say."""
     os.mkdir(path, 0o700)
+    for name in os.listxattr(path):
+        if name.startswith(_ACL):
+            os.removexattr(path, name)
     if owner != (os.geteuid(), os.getegid()):
         os.chown(path, *owner)
     os.chmod(path, mode)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hostspec.driver import GraphDriver
 from hostspec.errors import IdNotMapped
 from hostspec.idmap import IdMap
+from hostspec.testing.id_xattrs import ACL_DEFAULT, encode_xattr
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import read_tree
 from hostspec.testing.random_trees import trees
@@ -147,6 +148,20 @@ def test_what_lies_on_disk_is_what_the_kernel_would_have_made(both: Both) -> Non
     both.by_mount.check(by_mount)
     # One of them is what it was compared with.
     assert [both.was_made_by_the_kernel(each) for each in (direct, by_mount)] == [False, True]
+
+
+@pytest.mark.parametrize("writing", [("hostspec_direct_pass", "on"), BY_MOUNT])
+def test_no_file_inherits_an_acl_from_where_the_store_lies(
+    writing: tuple[str, str], directory: str, open_overlay: OpenOverlay
+) -> None:
+    acl = b"u::rwx,u:1000:rwx,g::r-x,m::rwx,o::r-x"
+    os.setxattr(directory, ACL_DEFAULT, encode_xattr(ACL_DEFAULT, acl, IdMap()))
+    layers = Layers(open_overlay(directory, writing))
+
+    template = layers.chain().top
+
+    layers.check(template)
+    layers.check(layers.copy("copy", template, MAPPED))
 
 
 def test_several_threads_write_the_same(driver: GraphDriver) -> None:
