@@ -13,7 +13,8 @@ so that ``diff``, ``changes`` and every other client see only what is added from
 alone, since nobody sees it and the map need not cover it.
 
 Where it can be foreseen what the kernel would write, it is written without a mount
-(:mod:`hostspec_overlay.inherited`). Otherwise (renamed directories, content checked by ``verity``, SELinux
+(:mod:`hostspec_overlay.inherited`), and like all other files of a layer it is synced when the store says so.
+Otherwise (renamed directories, content checked by ``verity``, SELinux
 labels by mount, a user namespace, a layer with a difference of its own, a tree too deep for the files that
 this process may have open) files are changed through an overlay mount with ``diff`` for its upper directory,
 which copies each up as its owner changes.
@@ -142,14 +143,13 @@ class OwnershipPass(NamedTuple):
             return None
         place = f"{self.layer.path}/{_UNFINISHED}"
         make_directory(place, mode=0o700)
-        stubs = self._has_metacopy()
         try:
             written = write_inherited(
                 [lower.path for lower in self.lowers],
                 self.layer.diff,
                 place,
                 IdShift(old, new, squash=options.squash),
-                stubs=stubs,
+                stubs=self._has_metacopy(),
                 threads=options.threads,
                 progress=options.progress,
             )
@@ -158,8 +158,6 @@ class OwnershipPass(NamedTuple):
             if isinstance(failure, NotNative) or _is_too_deep(failure):
                 return None
             raise
-        if not stubs:
-            sync_filesystem(place)
         self._make_room()
         os.rename(place, f"{self.layer.diff}1")
         return written
