@@ -8,6 +8,7 @@ memory that is used grow with the depth of the tree, not with the number of its 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from hostspec.kernel.mountfds import open_tree
 from hostspec.kernel.mountinfo import mount_table
+from hostspec.kernel.own_directory import leave_shared_directory
 from hostspec.values import Progress, ProgressCallback
 
 __all__ = [
@@ -49,19 +51,25 @@ class Directory(Protocol):
         ...
 
 
-def walk(root: Directory, *, threads: int = 1) -> None:
+def walk(root: Directory, *, threads: int = 1, apart: bool = False) -> None:
     """Visit ``root`` and all directories below it, each after its parent; ``root`` is closed too.
 
     The first error in any thread stops them all, and is raised when they have stopped.
 
     Args:
         root: Where to begin.
-        threads: How many to use, this one among them.
+        threads: How many to use, this one among them unless they are apart.
+        apart: Visit in new threads only, each of which has a working directory and a file mode creation mask
+            of its own, as :func:`hostspec.kernel.own_directory.leave_shared_directory` gives them;
+            ``visit`` may change the directory at will.
+
+    Raises:
+        OSError: EAGAIN when there may be no new thread, and all have to be.
     """
-    if threads <= 1:
-        _walk_alone(root)
+    if threads > 1 or apart:
+        _Crew(threads, apart=apart).walk(root)
     else:
-        _Crew(threads).walk(root)
+        _walk_alone(root)
 
 
 def _walk_alone(root: Directory) -> None:
@@ -93,25 +101,31 @@ class _Stopped(Exception):
 class _Crew:
     """Several threads on one tree."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, *, apart: bool) -> None:
         self._threads = threads
-        self._changed = Condition()
+        self._apart = apart
+        lock = Lock()
+        self._changed = Condition(lock)
+        self._helper_ended = Condition(lock)
         self._subtrees: list[Directory] = []
         self._idle = 0
+        self._helping = 0
         self._finished = False
         self._error: BaseException | None = None
 
     def walk(self, root: Directory) -> None:
         self._subtrees.append(root)
-        helpers = [Thread(target=self._work, name=f"tree-walk-{n}") for n in range(1, self._threads)]
+        count = self._threads if self._apart else self._threads - 1
+        helpers = [Thread(target=self._help, name=f"tree-walk-{n}") for n in range(1, count + 1)]
         try:
             self._start(helpers)
-            self._work()
+            if self._apart:
+                self._wait_for_helpers()
+            else:
+                self._work()
         except BaseException as error:  # noqa: BLE001 - raised below, when all threads have ended
             self._stop(error)
-        for helper in helpers:
-            if helper.ident is not None:
-                helper.join()
+        self._wait_for_helpers()
         for subtree in self._subtrees:
             subtree.close()
         if self._error is not None:
@@ -120,12 +134,44 @@ class _Crew:
     def _start(self, helpers: Sequence[Thread]) -> None:
         """Start as many as may be: a limit on threads makes the walk slower, and no worse."""
         for number, helper in enumerate(helpers):
+            with self._changed:
+                self._helping += 1
             try:
                 helper.start()
-            except RuntimeError:
+            except RuntimeError as error:
                 with self._changed:
-                    self._threads = number + 1
+                    self._helping -= 1
+                    self._threads = number if self._apart else number + 1
+                    self._changed.notify_all()  # all that there are may be waiting for a subtree
+                if self._threads == 0:
+                    raise OSError(errno.EAGAIN, str(error)) from error
                 return
+
+    def _wait_for_helpers(self) -> None:
+        # Not by Thread.join(): when a signal interrupts that, CPython 3.11 takes the thread for ended.
+        with self._helper_ended:
+            while self._helping:
+                self._helper_ended.wait()
+
+    def _help(self) -> None:
+        try:
+            if self._apart:
+                self._work_apart()
+            else:
+                self._work()
+        finally:
+            with self._helper_ended:
+                self._helping -= 1
+                self._helper_ended.notify_all()
+
+    def _work_apart(self) -> None:
+        try:
+            leave_shared_directory()
+        except OSError as error:
+            self._stop(error)
+            return
+        self._work()
+        os.chdir("/")  # the thread goes on for a moment, and would keep a mount busy
 
     def _work(self) -> None:
         try:

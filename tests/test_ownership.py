@@ -21,6 +21,7 @@ from hostspec.kernel.mounts import bind, mount, unmount
 from hostspec.ownership import shift_tree
 from hostspec.values import Progress
 from tests.sample_tree import DIRECTORY_TIMES, FILE_TIMES, account, acl, capability, plant, stamp
+from tests.thread_limit import no_more_threads
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes owners")
 
@@ -178,6 +179,16 @@ def test_a_tree_differs_only_in_its_ids(directory: str, old: IdMap, new: IdMap) 
     assert shifted.bytes_copied == 0
     assert shifted.squashed == 0
     assert shifted.inodes == _inodes(directory)
+
+
+@pytest.mark.parametrize("threads", [None, 2])
+def test_without_new_threads_the_pass_does_the_same(tree: str, threads: int | None) -> None:
+    plant(tree, NO_MAP)
+    before = account(tree, NO_MAP)
+    with no_more_threads():
+        shifted = shift_tree(tree, NO_MAP, MAP, threads=threads)
+    assert account(tree, MAP) == before
+    assert shifted.inodes == _inodes(tree)
 
 
 def _inodes(root: str) -> int:

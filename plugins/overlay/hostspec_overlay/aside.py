@@ -12,13 +12,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from hostspec.kernel.mounts import private_mount_namespace
-from hostspec.kernel.syscalls import check, libc
+from hostspec.kernel.own_directory import leave_shared_directory
 
 __all__ = ["in_directory", "in_private_namespace"]
 
 Result = TypeVar("Result")
-
-_CLONE_FS = 0x200
 
 
 def in_directory(path: str, work: Callable[[], Result]) -> Result:
@@ -29,7 +27,7 @@ def in_directory(path: str, work: Callable[[], Result]) -> Result:
     """
 
     def enter() -> None:
-        check(libc().unshare(_CLONE_FS))
+        leave_shared_directory()
         os.chdir(path)
 
     return _aside(enter, work)
