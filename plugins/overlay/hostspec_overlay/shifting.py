@@ -41,6 +41,7 @@ from hostspec.idshift import IdShift
 from hostspec.kernel.deletion import delete_tree
 from hostspec.kernel.filesystems import sync_filesystem
 from hostspec.kernel.mounts import unmount
+from hostspec.kernel.own_directory import may_leave_shared_directory
 from hostspec.kernel.reflink import supports_reflinks
 from hostspec.ownership import shift_tree
 from hostspec.values import Shifted, ShiftOptions
@@ -171,6 +172,7 @@ class OwnershipPass(NamedTuple):
             and not label
             and self.choices.overlay_option("verity") in {None, "off"}
             and self.choices.overlay_option("userxattr") is None
+            and may_leave_shared_directory()
         )
 
     def _pass_over_inherited(
