@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from hostspec.errors import HostspecError, LayerInUse, Unknown
 from hostspec.idmap import IdMap
 from hostspec.images import import_image
 from hostspec.kernel.filelocks import lock
+from hostspec.kernel.mounts import unmount_all
 from hostspec.store import Image, Store
 
 __all__ = ["Clone", "LayerClone", "clear_dead", "obtain_image"]
@@ -68,7 +70,7 @@ class LayerClone:
         with ExitStack() as undo:
             layer, mounted = self._writable(template, idmap, undo)
             path = Path(self._store.mount(mounted))
-            undo.callback(self._store.unmount, mounted, force=True)
+            undo.callback(_take_down, self._store, mounted, str(path))
             self._undo.push(undo.pop_all())
         return Clone(path, layer)
 
@@ -137,26 +139,34 @@ def _delete_older(store: Store, imports: str, newest: Image) -> None:
 
 
 def clear_dead(store: Store) -> None:
-    """Unmount and delete the clones of processes that are gone."""
+    """Unmount and delete the clones of processes that are gone.
+
+    One that cannot be deleted is told as a warning: it must not keep a run from its own work.
+    """
     for container in store.containers():
         if _is_dead(container.names):
-            _give_up(store, container.layer)
-            with suppress(HostspecError):
-                store.delete_container(container.id)
-    for layer in _newest_first(store):
-        _give_up(store, layer)
-        with suppress(Unknown, LayerInUse):
-            store.delete_layer(layer)
+            _clear(store, container.id, store.delete_container)
+    # A clone that stands on another one is later than that.
+    for layer in reversed(store.layers()):
+        if _is_dead(layer.names):
+            _clear(store, layer.id, store.delete_layer)
 
 
-def _newest_first(store: Store) -> Iterator[str]:
-    """Yield the dead layers that stand on other clones; a later one stands on an earlier."""
-    return (layer.id for layer in reversed(store.layers()) if _is_dead(layer.names))
+def _clear(store: Store, reference: str, delete: Callable[[str], object]) -> None:
+    try:
+        # Mounted here or not, this says where.
+        _take_down(store, reference, store.mount(reference))
+        delete(reference)
+    except (Unknown, LayerInUse):
+        pass  # another run clears as well, or a clone that lives stands on it
+    except (HostspecError, OSError) as error:
+        warnings.warn(f"what a test run left cannot be deleted: {error}", stacklevel=2)
 
 
-def _give_up(store: Store, layer: str) -> None:
-    with suppress(HostspecError):
-        store.unmount(layer, force=True)
+def _take_down(store: Store, reference: str, path: str) -> None:
+    """Unmount a root, whatever a test has mounted in it, and whoever still uses it."""
+    unmount_all(path)
+    store.unmount(reference, force=True)
 
 
 def _new_name() -> str:
@@ -171,10 +181,11 @@ def _is_dead(names: tuple[str, ...]) -> bool:
 
 
 def _start_of(pid: int) -> int | None:
-    """Return when a process began, in clock ticks after boot, or ``None`` where there is none (proc(5))."""
+    """Return when a process began, in clock ticks after boot, or ``None`` where none runs (proc(5))."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(fields[19])
+    # Of one that has ended, the parent may not have asked yet.
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])

@@ -77,6 +77,50 @@ def test_nothing_is_left_of_a_test_that_fails(project: Path) -> None:
     assert_clean(project)
 
 
+def test_what_a_test_mounts_or_still_uses_in_its_root_keeps_nothing_there(project: Path) -> None:
+    code = (
+        "import os, subprocess\n"
+        "def test_mounts(rootfs):\n"
+        "    (rootfs / 'proc').mkdir(exist_ok=True)\n"
+        "    subprocess.run(['mount', '-t', 'proc', 'proc', rootfs / 'proc'], check=True)\n"
+        "def test_stays(rootfs):\n"
+        "    os.chdir(rootfs)\n"
+        "def test_leaves_a_file_open(rootfs, request):\n"
+        "    request.config.held = open(rootfs / 'new', 'w')\n"
+    )
+    done = run(project, code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_clean(project)
+
+
+def test_the_next_run_clears_what_a_killed_one_left_in_use(project: Path) -> None:
+    code = (
+        "import os, signal, subprocess\n"
+        "def test_it(rootfs):\n"
+        "    (rootfs / 'proc').mkdir(exist_ok=True)\n"
+        "    subprocess.run(['mount', '-t', 'proc', 'proc', rootfs / 'proc'], check=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert run(project, code).returncode == -signal.SIGKILL
+    done = run(project, "def test_it(rootfs):\n    pass\n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stdout
+    assert_clean(project)
+
+
+def test_a_worker_of_xdist_clears_what_a_killed_one_left(project: Path) -> None:
+    code = (
+        "import os, pytest, signal\n"
+        "@pytest.mark.parametrize('turn', range(3))\n"
+        "def test_it(rootfs, turn):\n"
+        "    if turn == 0:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # One worker, so that whoever runs the rest is a new one.
+    assert "1 failed, 2 passed" in run(project, code, "-n1").stdout
+    assert_clean(project)
+
+
 def test_the_next_run_clears_what_a_killed_one_left_and_imports_nothing(project: Path) -> None:
     code = (
         "import os, signal\n"
