@@ -1,5 +1,7 @@
 """How the documentation is built: ``make docs``."""
 
+from sphinx.application import Sphinx
+
 from hostspec import __version__
 
 project = "hostspec"
@@ -26,3 +28,16 @@ python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 add_module_names = False
+
+
+def setup(app: Sphinx) -> None:
+    """Leave the docstrings of attributes as they are."""
+    app.connect("autodoc-process-docstring", _begin_with_an_empty_comment, priority=100)
+
+
+def _begin_with_an_empty_comment(
+    _app: Sphinx, what: str, _name: str, _documented: object, _options: object, lines: list[str]
+) -> None:
+    # Napoleon takes what stands before a colon in the first line of an attribute for its type.
+    if what in {"attribute", "data", "property"}:
+        lines[:0] = ["..", ""]

@@ -62,6 +62,11 @@ def test_every_field_of_every_value_is_documented(pages: str) -> None:
     assert [field for field in fields if f"   {field}" not in pages] == []
 
 
+def test_no_description_of_an_attribute_is_taken_for_its_type(pages: str) -> None:
+    assert 'Limit in bytes, or "None": of its own content' in pages
+    assert re.findall(r"^ +Type:$", pages, re.MULTILINE) == []
+
+
 def test_every_sub_command_is_documented() -> None:
     text = (DOCS / "cli.md").read_text(encoding="utf-8")
     assert [each.names[0] for each in COMMANDS if f"### `{each.names[0]}`" not in text] == []

@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,12 @@ from hostspec.errors import InvalidRequest
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLES = DOCS / "examples"
+PLUGINS = DOCS.parent / "plugins"
+DISTRIBUTIONS = [
+    EXAMPLES / "erofs",
+    EXAMPLES / "loopimage",
+    *map(PLUGINS.joinpath, ("btrfs", "overlay", "vfs")),
+]
 
 OPEN_TO_DRIVERS = (
     "archive",
@@ -59,14 +66,13 @@ def test_an_example_driver_imports_only_what_is_open_to_drivers(example: str) ->
     ] == []
 
 
-@pytest.mark.parametrize("example", ["erofs", "loopimage"])
-def test_what_an_example_driver_imports_is_in_the_reference(example: str) -> None:
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=attrgetter("name"))
+def test_what_a_driver_imports_is_in_the_reference(distribution: Path) -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.glob("reference/*.md"))
-    documented = set(re.findall(r"automodule:: (\S+)", pages))
-    found = {
-        module for path in EXAMPLES.glob(f"{example}/hostspec_{example}/*.py") for module, _ in imported(path)
-    }
+    documented = {*re.findall(r"automodule:: (\S+)", pages), "hostspec.kernel"}
+    found = {module for path in distribution.glob("hostspec_*/*.py") for module, _ in imported(path)}
 
+    assert found
     assert found - documented == set()
 
 
