@@ -135,5 +135,7 @@ def _wait_for(child: tuple[int, int], *, may_be_killed: bool = False) -> bool:
     if status == -signal.SIGKILL and may_be_killed:
         return True
     if status != 0:
-        raise AssertionError(f"a child process failed ({status}):\n{reason.decode('utf-8', 'replace')}")
+        told = reason.decode("utf-8", "replace").strip()
+        _, _, error = told.rpartition("\n")
+        raise AssertionError(f"a child process failed ({status}):\n{error}\n{told}")
     return False

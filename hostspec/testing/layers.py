@@ -15,7 +15,7 @@ from typing import NamedTuple
 from hostspec.driver import GraphDriver
 from hostspec.errors import LayerInUse
 from hostspec.idmap import IdMap
-from hostspec.testing.on_disk import change_tree, make_tree, read_times, read_tree
+from hostspec.testing.on_disk import Times, change_tree, make_tree, read_times, read_tree
 from hostspec.testing.samples import BOTTOM, MIDDLE, TOP, TOP_RECREATES
 from hostspec.testing.tree import Tree
 from hostspec.values import ApplyOptions, Change, CreateOptions, LayerRef, ShiftOptions
@@ -156,8 +156,8 @@ class Layers:
         with self.driver.mounted(made.layer_id) as root:
             return read_tree(root, made.idmap)
 
-    def times(self, made: Made) -> dict[str, tuple[int, int]]:
-        """Return when each file of a layer, and its inode, were last changed."""
+    def times(self, made: Made) -> dict[str, Times]:
+        """Return when each file of a layer was last changed."""
         with self.driver.mounted(made.layer_id) as root:
             return read_times(root)
 

@@ -13,12 +13,13 @@ from collections.abc import Collection, Iterator
 from contextlib import closing, suppress
 from socket import AF_UNIX, SOCK_STREAM
 from socket import socket as make_socket
+from typing import NamedTuple
 
 from hostspec.idmap import IdMap, IdRanges
 from hostspec.testing.id_xattrs import decode_xattr, encode_xattr
 from hostspec.testing.tree import Entry, Kind, Tree
 
-__all__ = ["change_tree", "count_files", "make_tree", "read_times", "read_tree"]
+__all__ = ["Times", "change_tree", "count_files", "make_tree", "read_times", "read_tree"]
 
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -38,6 +39,21 @@ _SHOWN_TWICE = ("trusted.SGI_ACL_",)
 
 _SPARSE_FROM_BYTES = 1 << 18
 """Smaller files are not asked whether they are sparse: file systems round up."""
+
+
+class Times(NamedTuple):
+    """When a file was last changed, in nanoseconds since the epoch."""
+
+    content: int
+    """When its content was."""
+    inode: int
+    """When anything about it was, the number of its links too."""
+    links: int
+    """How many it has, in whatever layers."""
+
+    def is_touched_since(self, before: Times) -> bool:
+        """Tell whether anything but the number of links was changed, which says nothing of the file."""
+        return self.content != before.content or (self.inode != before.inode and self.links == before.links)
 
 
 def make_tree(root: str, tree: Tree, idmap: IdMap) -> None:
@@ -72,10 +88,10 @@ def read_tree(root: str, idmap: IdMap) -> Tree:
     return Tree(entries, links=(paths for paths in inodes.values() if len(paths) > 1))
 
 
-def read_times(root: str) -> dict[str, tuple[int, int]]:
-    """Return when each path's content and inode were last changed, in nanoseconds since the epoch."""
+def read_times(root: str) -> dict[str, Times]:
+    """Return when each path was last changed."""
     found = ((path, os.lstat(_at(root, path))) for path in _paths_below(root))
-    return {path: (status.st_mtime_ns, status.st_ctime_ns) for path, status in found}
+    return {path: Times(each.st_mtime_ns, each.st_ctime_ns, each.st_nlink) for path, each in found}
 
 
 def count_files(root: str) -> int:

@@ -66,7 +66,7 @@ class Recorder:
         running.seconds += report.duration
         if report.failed:
             running.outcome = Outcome.FAILED
-            running.reason = str(report.longrepr).strip().splitlines()[-1] if report.longrepr else ""
+            running.reason = _why_failed(report)
         elif report.skipped and running.outcome is Outcome.PASSED:
             running.outcome, running.reason = _why_skipped(report)
 
@@ -102,6 +102,13 @@ class Recorder:
             with open(self._path, "w", encoding="utf-8") as opened:
                 opened.write(self._render(report))
             terminalreporter.line(f"conformance report: {self._path}")
+
+
+def _why_failed(report: pytest.TestReport) -> str:
+    """Return what was raised, without what pytest says around it."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    first, *more = (crash.message if crash else report.longreprtext).strip().splitlines() or [""]
+    return f"{first} {more[0].strip()}" if more and first.endswith(":") else first
 
 
 def _why_skipped(report: pytest.TestReport) -> tuple[Outcome, str]:

@@ -24,11 +24,22 @@ _FACTS: Final = {
     "shifts": "shifts at mount",
 }
 _STYLE: Final = """
-body { font: 15px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .2rem .8rem .2rem 0; text-align: left }
-th { border-bottom: 1px solid #999 } td { border-bottom: 1px solid #ddd; vertical-align: top }
-.number { text-align: right } .failed { color: #b00020 } code { font-size: 13px }
+:root { color-scheme: light dark }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { margin: 2.5rem 0 .5rem } .made { opacity: .7; margin-top: 0 }
+.verdict { font-size: 1.1rem; margin: .3rem 0 }
+.bar { display: flex; gap: 2px; height: .6rem; border-radius: .3rem; overflow: hidden; margin-bottom: 1.5rem }
+.bar .passed { background: #2e7d32 } .bar .failed { background: #c62828 }
+.bar .skipped { background: #8888 } .bar .known-gap { background: #ef8f00 }
+table { border-collapse: collapse; margin: 1.2rem 0 } th { border-bottom: 1px solid; font-weight: 600 }
+td, th { padding: .2rem 1.2rem .2rem 0; text-align: left; vertical-align: top }
+td { border-bottom: 1px solid #8884 }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
+.zero { opacity: .4 } td.failed { color: #d32f2f }
+code { font-size: 13px; overflow-wrap: anywhere }
 """
+
+_TO_LOOK_AT: Final = (Outcome.FAILED.value, Outcome.GAP.value)
 
 Row = Sequence[object]
 
@@ -89,11 +100,13 @@ def as_html(report: Report) -> str:
     parts = [
         '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Conformance of graph drivers</title>',
         f"<style>{_STYLE}</style>\n<h1>Conformance of graph drivers</h1>",
-        f"<p>{escape(_made(report))}</p>",
+        f'<p class="made">{escape(_made(report))}</p>',
     ]
     for subject in report.subjects:
-        parts.append(f"<h2>{escape(_title(subject))}</h2>")
-        parts += [_html_table(heading, rows) for heading, rows in _tables(subject)]
+        parts.append(f"<h2>{escape(_title(subject))}</h2>\n{_html_verdict(subject)}")
+        # What an author has to look at comes first.
+        tables = sorted(_tables(subject), key=lambda table: [table[0][0] != each for each in _TO_LOOK_AT])
+        parts += [_html_table(heading, rows) for heading, rows in tables]
     return "\n".join((*parts, "</html>\n"))
 
 
@@ -145,20 +158,51 @@ def _markdown_table(heading: Row, rows: Sequence[Row]) -> list[str]:
     return [*("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines), ""]
 
 
+def _html_verdict(subject: Findings) -> str:
+    """Return the counts in words, and as a bar of which each part is as long as its share."""
+    counts = {each: subject.count(each) for each in Outcome}
+    words = [f"{count} {each.value}" for each, count in counts.items() if count or each is Outcome.FAILED]
+    bar = "".join(
+        f'<span class="{_html_class(each.value)}" style="flex: {count}"></span>'
+        for each, count in counts.items()
+        if count
+    )
+    return f'<p class="verdict">{", ".join(words)}</p>\n<div class="bar">{bar}</div>'
+
+
 def _html_table(heading: Row, rows: Sequence[Row]) -> str:
+    numeric = [all(_is_number(cell) for cell in column) for column in zip(*rows, strict=True)]
+
     def row(tag: str, cells: Row) -> str:
-        return (
-            "<tr>" + "".join(f"<{tag}{_align(each)}>{_html_cell(each)}</{tag}>" for each in cells) + "</tr>"
-        )
+        columns = zip(cells, heading, numeric, strict=True)
+        return "<tr>" + "".join(_html_cell(tag, *each) for each in columns) + "</tr>"
 
     return "<table>\n" + "\n".join((row("th", heading), *(row("td", each) for each in rows))) + "\n</table>"
 
 
-def _align(cell: object) -> str:
-    return ' class="number"' if isinstance(cell, int) or str(cell).replace(".", "").isdigit() else ""
+def _html_cell(tag: str, cell: object, heading: object, is_number: bool) -> str:  # noqa: FBT001 - of its column
+    classes = [
+        name
+        for name, applies in {
+            "number": is_number,
+            "zero": cell == 0,
+            "failed": heading == Outcome.FAILED.value and cell != 0,
+        }.items()
+        if applies
+    ]
+    opening = f'{tag} class="{" ".join(classes)}"' if classes else tag
+    return f"<{opening}>{_html_text(cell)}</{tag}>"
 
 
-def _html_cell(cell: object) -> str:
+def _html_class(text: str) -> str:
+    return text.replace(" ", "-")
+
+
+def _is_number(cell: object) -> bool:
+    return str(cell).replace(".", "", 1).isdigit()
+
+
+def _html_text(cell: object) -> str:
     text = str(cell)
     if text.startswith("`") and text.endswith("`"):
         return f"<code>{escape(text.strip('`'))}</code>"

@@ -193,7 +193,10 @@ class Tree:
         self.links = groups
 
     def __getitem__(self, path: str) -> Entry:
-        return self._entries[path]
+        try:
+            return self._entries[path]
+        except KeyError:
+            raise KeyError(f"{path} is not there, only {', '.join(self)}") from None
 
     def __contains__(self, path: str) -> bool:
         return path in self._entries

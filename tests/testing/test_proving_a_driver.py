@@ -208,6 +208,23 @@ def test_a_report_is_one_page_that_needs_nothing_else(installed_minimal: str, tm
     assert "http" not in page
 
 
+@as_root
+def test_a_report_begins_with_what_failed_and_why(installed_minimal: str, tmp_path: Path) -> None:
+    code = IN_THE_AUTHORS_REPOSITORY.replace(
+        '"test_a_committed_layer_exists_and_is_listed": "lists nothing yet",', ""
+    )
+    (tmp_path / "test_mine.py").write_text(code)
+
+    _pytest(
+        installed_minimal, tmp_path, "-k", "Forgetful and is_listed", "--conformance-report", "found.html"
+    )
+
+    page = (tmp_path / "found.html").read_text()
+    assert '<p class="verdict">1 failed</p>' in page
+    assert "AssertionError: assert [] == [&#x27;one&#x27;, &#x27;two&#x27;]" in page
+    assert page.index("<th>because</th>") < page.index("<th>fact</th>")
+
+
 def test_a_gap_that_names_no_test_is_refused() -> None:
     with pytest.raises(TypeError, match="the suite has no test 'test_that_is_misspelt'"):
         type("TestMine", (DriverConformance,), {"known_gaps": {"test_that_is_misspelt": "a reason"}})
