@@ -66,6 +66,10 @@ class GraphDriverSpec:
     mount
         A directory through which a layer's whole tree is seen. The *shared* mount is the one at
         the driver's own place; a *private* mount is one at a directory of the caller's.
+    home
+        The driver's own directory, which its factory gets; all its layers lie there. It may get more homes,
+        of *additional stores*: their layers can be mounted, and be parents and templates; nothing is
+        written there.
     ID map, container ID, host ID
         See :mod:`hostspec.idmap`. Files on disk carry host IDs; ``LayerRef.idmap`` says under
         which map. Streams (``diff``, ``apply_diff``) carry container IDs.
@@ -81,7 +85,10 @@ class GraphDriverSpec:
 
     *Locks.* Hooks are called from several threads and processes at once for different layers.
     For one layer the store serialises create, fill, update and remove. No hook may take a lock
-    that outlives the call, and none waits for another layer.
+    that outlives the call, and none waits for another layer. The store holds its layer lock during
+    ``commit`` and ``remove``, and the lock of its mount counts during ``mount`` and ``unmount`` of shared
+    mounts, so these are short. What takes long, filling, mapping, packing, measuring and deleting, is asked
+    for without a lock, where layers are staged.
 
     *Staging.* With ``Capabilities.stages_layers``, a layer between ``create`` and ``commit`` belongs
     to the process that makes it: it lies in the driver's working area, ``list_layers`` and
@@ -118,11 +125,11 @@ class GraphDriverSpec:
             Duplicate: The driver has such a layer.
             Unknown: The driver does not have the parent.
             OperationNotSupported: A limit or an option cannot be honoured.
-            InvalidRequest: An option is unknown or malformed.
+            InvalidRequest: The ID is no file name; an option is unknown or malformed.
             DriverFailed: The operating system refused.
 
         After a failure nothing is left. Not repeatable. Called without a lock where the driver
-        stages layers, else under the layer lock.
+        stages layers, else under the layer lock. The umask of the process makes no difference.
         """
 
     @hookspec(firstresult=True)
@@ -144,7 +151,8 @@ class GraphDriverSpec:
             layer_id: ID of the new layer.
             template: The layer to be like, and the map that its files carry.
             parent: The template's record parent, and the map that its files carry.
-            options: ``options.idmap`` is the map that the caller wants in the end.
+            options: As for ``create``, but ``options.idmap`` is the map that the caller wants in the end,
+                and ``options.squash`` is for a driver that maps while it copies.
 
         Returns:
             The map that the new layer's files now carry: ``template.idmap`` from a driver that
@@ -154,7 +162,9 @@ class GraphDriverSpec:
         Raises:
             Duplicate: The driver has a layer of that ID.
             Unknown: The driver does not have the template or the parent.
-            IdNotMapped: The driver maps while copying, and a file's ID is outside a map.
+            OperationNotSupported, InvalidRequest: As for ``create``.
+            IdNotMapped: The driver maps while copying, a file's ID is outside a map, and
+                ``options.squash`` is not set.
             DriverFailed: The operating system refused.
 
         After a failure nothing is left. Not repeatable. Called as ``create`` is.
@@ -197,16 +207,20 @@ class GraphDriverSpec:
         Raises:
             LayerInUse: Other layers of this driver stand on it, hidden or not; has their IDs.
                 Nothing was removed.
+            StoreReadOnly: It lies in the home of an additional store; it is still there.
             DriverFailed: The operating system refused. The layer is either whole or gone.
         """
 
     @hookspec(firstresult=True)
     def exists(self, layer_id: str) -> bool:  # type: ignore[empty-body]
-        """Tell whether the driver has this layer, committed. Required."""
+        """Tell whether the driver has this layer, committed, in its home or an additional store's. Required.
+
+        For what can be no layer's ID the answer is no; ``InvalidRequest`` will do, too.
+        """
 
     @hookspec(firstresult=True)
     def list_layers(self) -> Sequence[str]:  # type: ignore[empty-body]
-        """Return the IDs of all committed layers, in any order. Required."""
+        """Return the IDs of all committed layers of the driver's home, in any order. Required."""
 
     @hookspec(firstresult=True)
     def reclaim(self) -> int | None:
@@ -216,6 +230,9 @@ class GraphDriverSpec:
 
         Returns:
             Bytes freed, as far as they are known.
+
+        Raises:
+            DriverFailed: Something could not be deleted; the next call tries it again. All else was.
         """
 
     @hookspec(firstresult=True)
@@ -231,7 +248,8 @@ class GraphDriverSpec:
 
         Args:
             layer_id: The layer, committed or staged by this process.
-            options: Shift, target, read-only, label.
+            options: Shift, target, read-only, label. A shared mount need not be read-only where it is asked
+                to be; a private one must, by ``Capabilities.read_only_mounts``.
 
         Returns:
             The absolute path of the tree.
@@ -247,7 +265,7 @@ class GraphDriverSpec:
     def unmount(self, layer_id: str, path: str) -> None:
         """Take down the mount that ``mount`` returned as ``path``. Required.
 
-        Repeatable: where nothing is mounted, nothing happens.
+        Repeatable: where nothing is mounted, nothing happens. Other mounts of the layer stay.
 
         Raises:
             DriverFailed: It is busy; it is still mounted.
@@ -273,6 +291,9 @@ class GraphDriverSpec:
         """Take down what the driver itself mounted at its home. Nobody will call it again. Repeatable.
 
         Not needed where the layers' mounts are all that there is. ``close`` is called after it.
+
+        Raises:
+            DriverFailed: Something is busy, and still mounted; the rest was taken down.
         """
 
     @hookspec(firstresult=True)
@@ -281,14 +302,21 @@ class GraphDriverSpec:
 
         Locks, descriptors, layers that it was making; mounts stay. Called when a store is closed; whatever
         is called later opens again what it needs.
+
+        Raises:
+            DriverFailed: Something could not be deleted; ``reclaim`` of any process tries it again.
         """
 
     @hookspec(firstresult=True)
     def disk_usage(self, layer_id: str) -> DiskUsage | None:
         """Return what a layer occupies. May decline; the fallback walks the mounted tree.
 
+        That is what is kept for this layer and not for its parents, a file of several names counted once.
+        The layer may be mounted, and written to meanwhile.
+
         Raises:
             Unknown: There is no such layer.
+            DriverFailed: The operating system refused.
         """
 
     @hookspec(firstresult=True)
@@ -297,7 +325,7 @@ class GraphDriverSpec:
 
         Owners are compared as a container sees them. Sorted by path, so that a directory comes
         before what is in it. A deleted directory is one change; a directory in which something
-        changed is a modification of it.
+        changed is a modification of it. The layer may be mounted, and written to meanwhile.
 
         Args:
             layer: The layer, and the map that its files carry. With ``layer.shifted`` its own files alone
@@ -307,22 +335,23 @@ class GraphDriverSpec:
 
         Raises:
             Unknown: One of them is not known.
-            DriverFailed: The operating system refused.
+            DriverFailed: The operating system refused; from this call or a step of the iteration.
         """
 
     @hookspec(firstresult=True)
     def diff(self, layer: LayerRef, parent: LayerRef | None) -> AbstractContextManager[BinaryIO] | None:
         """Return the difference of ``layer`` to ``parent`` as an uncompressed OCI layer tar. May decline.
 
-        Owners in it are container IDs. Deleted paths are whiteouts (``.wh.NAME``). Two calls
-        on an unchanged layer give the same bytes.
+        Owners in it are container IDs. Deleted paths are whiteouts (``.wh.NAME``). Sockets are left out.
+        Two calls on an unchanged layer give the same bytes.
 
         Args:
             layer: As for ``changes``.
             parent: As for ``changes``.
 
         Returns:
-            A context manager of a readable binary stream; leaving it frees what it holds.
+            A context manager of a readable binary stream; leaving it frees what it holds, mounts too,
+            wherever the reader stopped.
 
         Raises:
             Unknown: One of them is not known.
@@ -332,23 +361,25 @@ class GraphDriverSpec:
 
     @hookspec(firstresult=True)
     def diff_size(self, layer: LayerRef, parent: LayerRef | None) -> int | None:
-        """Return the bytes of file content that ``diff`` would carry. May decline.
+        """Return the bytes of file content that ``diff`` would carry, headers left out. May decline.
 
         Raises:
             Unknown: One of them is not known.
+            DriverFailed: The operating system refused.
         """
 
     @hookspec(firstresult=True)
     def apply_diff(self, layer_id: str, stream: BinaryIO, options: ApplyOptions) -> int | None:
         """Unpack an uncompressed OCI layer tar into a layer. May decline.
 
-        Nothing outside the layer is touched, whatever the tar says.
+        What the tar has takes the place of what the layer shows; its whiteouts delete that. Nothing outside
+        the layer is touched, whatever the tar says, and whatever links the layers below have.
 
         Args:
             layer_id: The layer, not mounted by others.
             stream: The tar; it is read to its end, trailing zeros included. Not touched where
                 the driver declines.
-            options: The map from the tar's container IDs to host IDs on disk.
+            options: The map from the tar's container IDs to host IDs on disk, squashing, modes, progress.
 
         Returns:
             Bytes of file content unpacked.
@@ -356,7 +387,7 @@ class GraphDriverSpec:
         Raises:
             Unknown: There is no such layer.
             InvalidArchive: The tar is broken or hostile.
-            IdNotMapped: An owner in the tar is outside the map.
+            IdNotMapped: An owner in the tar is outside the map, and ``options.squash`` is not set.
             DriverFailed: The operating system refused.
 
         After a failure the layer has a part of the content; the caller removes it.
@@ -376,6 +407,9 @@ class GraphDriverSpec:
             new: The map that they will carry.
             options: Squashing, threads, progress.
 
+        Returns:
+            What was changed.
+
         Raises:
             Unknown: There is no such layer.
             IdNotMapped: An ID is outside one of the maps, and ``options.squash`` is not set.
@@ -390,15 +424,22 @@ class GraphDriverSpec:
 
         Asked for each container, so what takes long is tried once in a process. Where it is possible,
         ``mount`` takes ``idmap`` for a layer whose files are unmapped.
+
+        Returns:
+            The answer, and its reason in both cases.
         """
 
     @hookspec(firstresult=True)
     def dedup(self, layer_ids: Sequence[str], options: DedupOptions) -> int | None:
         """Let equal files of these layers share their blocks. May decline: not supported.
 
+        The layers show what they showed; they may be mounted, and written to meanwhile. Repeatable.
+
         Returns:
             Bytes saved.
 
         Raises:
             Unknown: A layer is not known.
+            InvalidRequest: The method is not known.
+            DriverFailed: The operating system refused; a part may share its blocks.
         """

@@ -64,6 +64,7 @@ class PlainDriver:
             try:
                 os.mkdir(making, 0o755)
                 if source is None:
+                    os.chmod(making, 0o755)  # noqa: S103 - the umask may have taken some of it
                     os.chown(making, *options.idmap.root())
                 else:
                     _copy(source, making)
@@ -128,6 +129,8 @@ class PlainDriver:
         return os.path.join(self._layers, layer_id)
 
     def _directory(self, layer_id: str) -> str:
+        """Return where a layer lies, here or in an additional store."""
+        self._own(layer_id)
         for place in self._places:
             directory = os.path.join(place, layer_id)
             if os.path.isdir(directory):

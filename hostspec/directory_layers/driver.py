@@ -10,7 +10,7 @@ from hostspec.directory_layers.layers import DirectoryLayers, nearest_existing
 from hostspec.directory_layers.mounting import mount_privately, refuse_unknown_options, unmount_everything_of
 from hostspec.directory_layers.options import NO_OPTIONS, DirectoryOptions
 from hostspec.directory_layers.shifting import ShiftedMounts
-from hostspec.errors import failing
+from hostspec.errors import StoreReadOnly, failing
 from hostspec.hookspecs import hookimpl
 from hostspec.idmap import IdMap
 from hostspec.kernel.capabilities import can_mount
@@ -90,6 +90,9 @@ class DirectoryDriver:
     def remove(self, layer_id: str) -> None:
         """Take a layer's mounts down and put it aside."""
         is_there = self.area.has(layer_id) or os.path.lexists(self.layers.committed(layer_id))
+        if not is_there and self.layers.exists(layer_id):
+            place = os.path.dirname(self.layers.tree(layer_id))
+            raise StoreReadOnly(place, f"layer {layer_id} lies in an additional store")
         tree = self.layers.own_tree(layer_id) if is_there else None
         with failing(f"remove layer {layer_id}"):
             if tree is not None:

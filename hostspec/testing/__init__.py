@@ -26,6 +26,7 @@ pytest.register_assert_rewrite(
     *(
         f"hostspec.testing.{module}"
         for module in (
+            "additional_stores",
             "chains",
             "changes",
             "concurrency",

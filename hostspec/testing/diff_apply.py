@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 
 import pytest
@@ -13,12 +14,14 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.errors import IdNotMapped
 from hostspec.idmap import IdMap
+from hostspec.kernel.mountinfo import mount_table
 from hostspec.testing.layer_tars import layer_tar, member_names, with_layer
 from hostspec.testing.layers import Chain, Layers
+from hostspec.testing.on_disk import read_tree
 from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.samples import ANOTHER, BOTTOM, GAPS, HIGHEST, MAPPED, MIDDLE, SMALL, TOP, UNMAPPED
 from hostspec.testing.tree import Kind, Tree, directory, file, socket
-from hostspec.values import ApplyOptions, CreateOptions
+from hostspec.values import ApplyOptions, CreateOptions, Progress
 
 __all__ = ["DiffApply"]
 
@@ -76,9 +79,11 @@ class DiffApply(DriverFixtures):
     def test_a_diff_need_not_be_read_to_its_end(self, layers: Layers) -> None:
         chain = layers.chain()
 
+        mounted = mount_table()
         with layers.driver.diff(chain.bottom.layer) as stream:
             assert len(stream.read(100)) == 100
 
+        assert mount_table() == mounted
         layers.driver.remove(chain.top.layer_id)
 
     def test_diff_size_is_the_size_of_the_files_in_the_diff(self, layers: Layers) -> None:
@@ -148,6 +153,51 @@ class DiffApply(DriverFixtures):
             driver.apply_diff("applied", io.BytesIO(packed), ApplyOptions(idmap=MAPPED))
 
         assert (refusal.value.path.strip("/"), refusal.value.number) == ("a/strange", 70_000)
+
+    @pytest.mark.usefixtures("privileged")
+    def test_apply_can_squash_what_is_outside_the_map(self, driver: GraphDriver) -> None:
+        packed = layer_tar(None, SMALL.with_entries({"/a/strange": file(uid=70_000, gid=1)}))
+        driver.create("applied", options=_mapped())
+
+        driver.apply_diff("applied", io.BytesIO(packed), ApplyOptions(idmap=MAPPED, squash=True))
+
+        with driver.mounted("applied") as root:
+            strange = read_tree(root, MAPPED)["/a/strange"]
+        assert (strange.uid, strange.gid) == (65_535, 1)
+
+    @pytest.mark.usefixtures("privileged")
+    def test_apply_gives_every_file_the_mode_that_is_asked_for(self, driver: GraphDriver) -> None:
+        packed = layer_tar(None, SMALL)
+        driver.create("applied")
+
+        driver.apply_diff("applied", io.BytesIO(packed), ApplyOptions(force_mode=0o750))
+
+        with driver.mounted("applied") as root:
+            found = read_tree(root, IdMap())
+        assert {found[path].mode for path in ("/a", "/a/file", "/b")} == {0o750}
+
+    def test_a_file_of_several_names_is_replaced_under_one(self, layers: Layers) -> None:
+        linked = Tree({"/first": file(b"linked", uid=1)}, links=[("/first", "/second", "/third")])
+        below = layers.make("below", linked)
+        tree = linked.with_entries({"/first": file(b"replaced", uid=2)})
+
+        above = layers.apply("above", layer_tar(linked, tree), tree, below)
+
+        assert layers.read(above)["/second"].content == b"linked"
+        assert layers.read(above)["/first"].content == b"replaced"
+        layers.check(below)
+
+    @pytest.mark.usefixtures("privileged")
+    def test_progress_is_told_and_only_grows(self, driver: GraphDriver) -> None:
+        told: list[Progress] = []
+        packed = layer_tar(None, SMALL.with_entries({"/large": file(os.urandom(4 << 20))}))
+        driver.create("applied")
+
+        driver.apply_diff("applied", io.BytesIO(packed), ApplyOptions(progress=told.append))
+
+        assert told
+        assert [each.done for each in told] == sorted(each.done for each in told)
+        assert {each.unit for each in told} <= {"files", "bytes"}
 
 
 def _applied_chain(layers: Layers, idmap: IdMap) -> Chain:

@@ -36,7 +36,12 @@ class DriverOpener:
         self._arguments: tuple[str, str | DriverFactory, Sequence[tuple[str, str]]] | None = None
 
     def __call__(
-        self, directory: str, driver: str | DriverFactory, *, options: Sequence[tuple[str, str]] = ()
+        self,
+        directory: str,
+        driver: str | DriverFactory,
+        *,
+        options: Sequence[tuple[str, str]] = (),
+        read_only_homes: Sequence[str] = (),
     ) -> GraphDriver:
         """Open ``driver`` with its home and its run root below ``directory``.
 
@@ -44,14 +49,22 @@ class DriverOpener:
             directory: An existing directory on the file system to test on.
             driver: The name of an installed driver, or a factory.
             options: The driver's storage options.
+            read_only_homes: Homes of the same driver in additional stores.
         """
         self._arguments = directory, driver, options
         self.options = tuple(options)
         home, run_root = os.path.join(directory, "home"), os.path.join(directory, "run")
         if isinstance(driver, str):
-            opened = open_driver(driver, home=home, run_root=run_root, options=options, masked=self.masked)
+            opened = open_driver(
+                driver,
+                home=home,
+                run_root=run_root,
+                options=options,
+                read_only_homes=read_only_homes,
+                masked=self.masked,
+            )
         else:
-            implementation = driver(home, run_root, tuple(options), ())
+            implementation = driver(home, run_root, tuple(options), tuple(read_only_homes))
             name = f"{driver.__module__}.{getattr(driver, '__name__', 'driver')}"
             opened = GraphDriver(name, implementation, home=home, run_root=run_root, masked=self.masked)
         self._opened.append(opened)
@@ -75,6 +88,13 @@ class DriverOpener:
         """Open the same driver with an empty home below another existing directory."""
         _, driver, options = self._known_arguments()
         return self(directory, driver, options=options)
+
+    def beside(self, driver: GraphDriver) -> GraphDriver:
+        """Open the same driver with an empty home next to that of another one, which it may only read."""
+        _, name, options = self._known_arguments()
+        directory = os.path.join(os.path.dirname(driver.home), "beside")
+        os.mkdir(directory)
+        return self(directory, name, options=options, read_only_homes=[driver.home])
 
     def _known_arguments(self) -> tuple[str, str | DriverFactory, Sequence[tuple[str, str]]]:
         if self._arguments is None:

@@ -15,7 +15,7 @@ from hostspec.hookspecs import CONTRACT_VERSION
 from hostspec.testing.layers import Layers
 from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.samples import SMALL
-from hostspec.testing.tree import file
+from hostspec.testing.tree import Tree, file
 
 __all__ = ["Facts"]
 
@@ -54,6 +54,19 @@ class Facts(DriverFixtures):
                 assert sum(end - start for start, end in each.shared_extents.runs) == each.shared_bytes
         # Where each layer is a file system of its own, its size is always a limit.
         assert after.limit_bytes is None or driver.capabilities.limits_size
+
+    def test_disk_usage_counts_a_file_of_several_names_once(
+        self, driver: GraphDriver, layers: Layers
+    ) -> None:
+        content = os.urandom(1 << 20)
+        tree = Tree({"/first": file(content)}, links=[("/first", "/second", "/third")])
+        below = layers.make("below", Tree({}))
+        made = layers.make("made", tree, below)
+
+        before, after = driver.disk_usage(below.layer_id), driver.disk_usage(made.layer_id)
+
+        grown = after.exclusive_bytes + after.shared_bytes - before.exclusive_bytes - before.shared_bytes
+        assert len(content) <= grown < 2 * len(content)
 
     def test_dedup_saves_bytes_or_is_refused(self, driver: GraphDriver, layers: Layers) -> None:
         made = layers.make("layer", SMALL)

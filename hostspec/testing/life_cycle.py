@@ -17,6 +17,7 @@ from hostspec.driver import GraphDriver
 from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, Unknown
 from hostspec.idmap import IdMap
 from hostspec.testing.driver_opener import DriverOpener
+from hostspec.testing.layer_tars import layer_tar
 from hostspec.testing.layers import Layers, Made
 from hostspec.testing.on_disk import count_files, make_tree, read_tree
 from hostspec.testing.opening import DriverFixtures
@@ -245,6 +246,19 @@ class LifeCycle(DriverFixtures):
         with driver.mounted("empty") as root:
             found = read_tree(root, idmap)
         assert (list(found), found["/"].mode, found["/"].uid, found["/"].gid) == (["/"], 0o755, 0, 0)
+
+    def test_the_umask_of_the_caller_makes_no_difference(self, driver: GraphDriver, layers: Layers) -> None:
+        before = os.umask(0o077)
+        try:
+            made = layers.apply("made", layer_tar(None, SMALL), SMALL)
+            driver.create("empty")
+            driver.commit("empty")
+        finally:
+            os.umask(before)
+
+        layers.check(made)
+        with driver.mounted("empty") as root:
+            assert read_tree(root, UNMAPPED)["/"].mode == 0o755
 
     def test_a_child_begins_as_its_parent(self, driver: GraphDriver, layers: Layers) -> None:
         parent = layers.make("parent", SMALL, idmap=MAPPED)

@@ -56,10 +56,15 @@ class _OpenerOfTests(DriverOpener):
     """Skips an ordinary user's tests of a driver that only root can open."""
 
     def __call__(
-        self, directory: str, driver: str | DriverFactory, *, options: Sequence[tuple[str, str]] = ()
+        self,
+        directory: str,
+        driver: str | DriverFactory,
+        *,
+        options: Sequence[tuple[str, str]] = (),
+        read_only_homes: Sequence[str] = (),
     ) -> GraphDriver:
         try:
-            return super().__call__(directory, driver, options=options)
+            return super().__call__(directory, driver, options=options, read_only_homes=read_only_homes)
         except PrerequisitesMissing as missing:
             if os.geteuid() == 0:
                 raise

@@ -162,6 +162,8 @@ class Ownership(DriverFixtures):
         entries = {
             "/file": file(b"noted", uid=1, xattrs=notes),
             "/directory": directory(uid=1, xattrs=notes),
+            # What begins with "user." cannot be on a link.
+            "/link": symlink("file", uid=1, xattrs={"trusted.note": b"of a link"}),
         }
 
         move(entries).check(Tree(entries))

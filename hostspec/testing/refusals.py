@@ -68,6 +68,19 @@ class Refusals(DriverFixtures):
 
         layers_of_mine.check(made)
 
+    @natively
+    @pytest.mark.parametrize("layer_id", NO_FILE_NAMES.values(), ids=NO_FILE_NAMES)
+    def test_what_is_no_layer_id_is_no_layer(self, driver: GraphDriver, layer_id: str) -> None:
+        driver.create("layer")
+        driver.commit("layer")
+
+        with suppress(HostspecError):
+            assert not driver.exists(layer_id)
+        with pytest.raises(HostspecError):
+            driver.mount(layer_id)
+        with pytest.raises(HostspecError):
+            driver.create("child", LayerRef(layer_id))
+
     @pytest.mark.parametrize("operation", WITH_AN_UNKNOWN_SECOND_LAYER)
     def test_an_unknown_parent_is_called_unknown(
         self, driver: GraphDriver, layers_of_mine: Layers, operation: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hostspec.testing.additional_stores import AdditionalStores
 from hostspec.testing.chains import Chains
 from hostspec.testing.changes import Changes
 from hostspec.testing.concurrency import Concurrency
@@ -28,6 +29,7 @@ class DriverConformance(
     Crashes,
     Concurrency,
     IdMaps,
+    AdditionalStores,
     Templates,
     UntrustedTars,
     DiffApply,

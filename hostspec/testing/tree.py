@@ -138,10 +138,24 @@ def directory(
     )
 
 
-def symlink(target: str, *, uid: int = 0, gid: int = 0, mtime_ns: int = MTIME_NS) -> Entry:
+def symlink(
+    target: str,
+    *,
+    uid: int = 0,
+    gid: int = 0,
+    mtime_ns: int = MTIME_NS,
+    xattrs: Mapping[str, bytes] | None = None,
+) -> Entry:
     """Describe a symbolic link."""
-    content = target.encode("utf-8", "surrogateescape")
-    return Entry(kind=Kind.SYMLINK, mode=0o777, uid=uid, gid=gid, mtime_ns=mtime_ns, content=content)
+    return Entry(
+        kind=Kind.SYMLINK,
+        mode=0o777,
+        uid=uid,
+        gid=gid,
+        mtime_ns=mtime_ns,
+        content=target.encode("utf-8", "surrogateescape"),
+        xattrs=tuple(sorted((xattrs or {}).items())),
+    )
 
 
 def fifo(*, mode: int = 0o644, uid: int = 0, gid: int = 0) -> Entry:

@@ -9,6 +9,7 @@ import io
 import os
 import tarfile
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import pytest
@@ -20,7 +21,7 @@ from hostspec.testing.layers import Layers
 from hostspec.testing.on_disk import count_files
 from hostspec.testing.opening import DriverFixtures
 from hostspec.testing.samples import MAPPED, SMALL
-from hostspec.testing.tree import Entry, Tree, directory, file
+from hostspec.testing.tree import Entry, Tree, directory, file, symlink
 
 __all__ = ["UntrustedTars"]
 
@@ -124,6 +125,23 @@ class UntrustedTars(DriverFixtures):
             assert opened.read() == b"untouched"
         assert (os.listdir(outside), os.lstat(victim).st_nlink) == (["victim"], 1)
         assert not os.path.lexists("/hostspec-was-here")
+
+    @pytest.mark.parametrize("member", ["way/victim", "way/.wh.victim"], ids=["file", "whiteout"])
+    def test_a_link_of_a_layer_below_leads_no_tar_outside(
+        self, layers: Layers, tmp_path: os.PathLike[str], member: str
+    ) -> None:
+        outside = os.fspath(tmp_path)
+        victim = os.path.join(outside, "victim")
+        with open(victim, "wb") as opened:
+            opened.write(b"untouched")
+        below = layers.make("below", Tree({"/way": symlink(outside)}))
+
+        with suppress(HostspecError):
+            layers.apply("above", _tar([_file(member, b"broken")]), Tree({}), below)
+
+        with open(victim, "rb") as opened:
+            assert opened.read() == b"untouched"
+        layers.check(below)
 
 
 _ESCAPES: Final = {

@@ -31,6 +31,8 @@ class SoundDriver(MinimalDriver):
         self, layer_id: str, template: LayerRef, parent: LayerRef | None, options: CreateOptions
     ) -> IdMap:
         """Copy the template as it is; the caller maps it."""
+        if parent is not None:
+            self._directory(parent.layer_id)  # an unknown one is refused
         self.create(layer_id, template, options)
         return template.idmap
 

@@ -13,11 +13,17 @@ import pytest
 from hostspec.driver import GraphDriver
 from hostspec.plugins import DriverFactory
 from hostspec.testing import DriverConformance, DriverOpener
-from tests.testing import faulty_drivers, faulty_vfs_drivers
+from tests.testing import faulty_copies, faulty_drivers, faulty_lives, faulty_tars
+from tests.testing.sound_vfs_driver import SoundVfsDriver
 
-FAULTS: dict[type, str] = {**faulty_drivers.FAULTS, **faulty_vfs_drivers.FAULTS}
+FAULTS: dict[type, str] = {
+    **faulty_drivers.FAULTS,
+    **faulty_copies.FAULTS,
+    **faulty_tars.FAULTS,
+    **faulty_lives.FAULTS,
+}
 """Each fault, and the test whose name says what is wrong."""
-SOUND: tuple[type, ...] = (faulty_drivers.SoundDriver, faulty_vfs_drivers.SoundVfsDriver)
+SOUND: tuple[type, ...] = (faulty_drivers.SoundDriver, SoundVfsDriver)
 """What the faulty drivers derive from."""
 
 

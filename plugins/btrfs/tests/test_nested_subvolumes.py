@@ -6,7 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from hostspec.driver import GraphDriver
+from hostspec.errors import StoreReadOnly
 from hostspec.idmap import IdMap
 from hostspec.testing.directory_layers import committed
 from hostspec.values import CreateOptions, LayerRef
@@ -140,5 +143,6 @@ def test_layers_of_an_additional_store_on_another_file_system_are_parents(
     assert own.exists("base")
     assert own.list_layers() == []
     assert Path(committed(own, "child", "base"), "file").read_text() == "x"
-    own.remove("base")
+    with pytest.raises(StoreReadOnly):
+        own.remove("base")
     assert additional.exists("base")

@@ -49,7 +49,8 @@ class MinimalDriver:
             os.makedirs(self._unfinished, exist_ok=True)
             making = self._clear_unfinished(layer_id)
             try:
-                os.mkdir(making, 0o755)
+                os.mkdir(making)
+                os.chmod(making, 0o755)
                 if source is not None:
                     _copy(source, making)
                 elif options.idmap or os.geteuid() == 0:  # else the files of an ordinary user stay their own
