@@ -193,6 +193,33 @@ def test_the_log_keeps_operations_apart_that_overlap(caplog: pytest.LogCaptureFi
     assert len(caplog.records) == 2
 
 
+def test_what_comes_after_a_stream_that_another_thread_closed_is_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry import trace  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - only this test
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415
+
+    exporter, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer", tracers.get_tracer)
+    monkeypatch.setenv(VARIABLE, "telemetry")
+    driver = opened(tmp_path)
+    driver.create("a")
+
+    stream = driver.diff(LayerRef("a"), None)
+    stream.__enter__()
+    closing_it = threading.Thread(target=stream.__exit__, args=(None, None, None))
+    closing_it.start()
+    closing_it.join()
+    exporter.clear()
+    driver.exists("a")
+
+    assert [span.parent for span in exporter.get_finished_spans()] == [None]
+    tracers.shutdown()
+
+
 def test_telemetry_has_a_span_and_a_duration_for_each_operation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

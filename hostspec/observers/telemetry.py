@@ -30,6 +30,8 @@ class _Running(NamedTuple):
 
     span: Span
     start: float
+    opened_within: list[Span]
+    """The spans of the thread that started it, its own among them."""
 
 
 class OperationTelemetry:
@@ -61,11 +63,11 @@ class OperationTelemetry:
             attributes={**_attributes(operation), "hostspec.layer": operation.layer_id},
         )
         parents.append(span)
-        self._running[id(operation)] = _Running(span, time.perf_counter())
+        self._running[id(operation)] = _Running(span, time.perf_counter(), parents)
 
     def finished(self, operation: Operation, error: BaseException | None) -> None:
         """End it, and count how long it took."""
-        span, start = self._running.pop(id(operation))
+        span, start, opened_within = self._running.pop(id(operation))
         attributes = _attributes(operation)
         if error is not None:
             attributes["error.type"] = type(error).__qualname__
@@ -74,8 +76,8 @@ class OperationTelemetry:
             span.set_status(StatusCode.ERROR, str(error))
         span.end()
         self._duration.record(time.perf_counter() - start, attributes)
-        # A stream may be closed by another thread than the one that opened it.
-        self._nesting.spans = [each for each in self._nesting.spans if each is not span]
+        # Not this thread's: a stream may be closed by another one than opened it.
+        opened_within.remove(span)
 
 
 class _Nesting(threading.local):
