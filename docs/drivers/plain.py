@@ -11,7 +11,14 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 
-from hostspec.errors import Duplicate, InvalidRequest, OperationNotSupported, Unknown, failing
+from hostspec.errors import (
+    Duplicate,
+    InvalidRequest,
+    OperationNotSupported,
+    StoreReadOnly,
+    Unknown,
+    failing,
+)
 from hostspec.hookspecs import hookimpl
 from hostspec.kernel.deletion import delete_tree
 from hostspec.kernel.mountinfo import is_mountpoint
@@ -76,8 +83,11 @@ class PlainDriver:
     @hookimpl
     def remove(self, layer_id: str) -> None:
         """Take the layer's name away, in one step; its files go when nobody waits for it."""
+        place = self._own(layer_id)
+        if not os.path.lexists(place) and self.exists(layer_id):
+            raise StoreReadOnly(self._directory(layer_id), "lies in an additional store")
         with failing(f"remove layer {layer_id}"), suppress(FileNotFoundError):
-            self._area.put_aside(self._own(layer_id))
+            self._area.put_aside(place)
 
     @hookimpl
     def reclaim(self) -> int:
@@ -93,8 +103,9 @@ class PlainDriver:
 
     @hookimpl
     def exists(self, layer_id: str) -> bool:
-        """Look for the directory."""
-        return os.path.isdir(self._own(layer_id))
+        """Look for the directory, in additional stores too."""
+        self._own(layer_id)
+        return any(os.path.isdir(os.path.join(place, layer_id)) for place in self._places)
 
     @hookimpl
     def list_layers(self) -> Sequence[str]:
