@@ -14,6 +14,7 @@ import pytest
 from hostspec.cli.main import main
 from hostspec.cli.surface import COMMANDS
 from hostspec.driver import GraphDriver
+from hostspec.errors import InvalidRequest
 from hostspec.idmap import IdMap
 from hostspec.values import ApplyOptions, CreateOptions, LayerRef
 from tests.store.tars import tar_of
@@ -57,6 +58,8 @@ def test_the_driver_that_fits_a_screen_works(tmp_path: Path) -> None:
     assert os.stat(driver.mount("copy") + "/etc/name").st_uid == 100_005
     assert list(driver.changes(LayerRef("copy", idmap), LayerRef("base"))) == []
     driver.remove("base")
+    with pytest.raises(InvalidRequest):
+        driver.remove("")
     assert list(driver.list_layers()) == ["copy"]
 
 
