@@ -48,12 +48,13 @@ class Times(NamedTuple):
     """When its content was."""
     inode: int
     """When anything about it was, the number of its links too."""
-    links: int
+    names: int
     """How many it has, in whatever layers."""
 
     def is_touched_since(self, before: Times) -> bool:
-        """Tell whether anything but the number of links was changed, which says nothing of the file."""
-        return self.content != before.content or (self.inode != before.inode and self.links == before.links)
+        """Tell whether a file was changed, and not only given a name in another layer, or lost one there."""
+        has_one_name = self.names == before.names == 1
+        return self.content != before.content or (has_one_name and self.inode != before.inode)
 
 
 def make_tree(root: str, tree: Tree, idmap: IdMap) -> None:
@@ -91,7 +92,10 @@ def read_tree(root: str, idmap: IdMap) -> Tree:
 def read_times(root: str) -> dict[str, Times]:
     """Return when each path was last changed."""
     found = ((path, os.lstat(_at(root, path))) for path in _paths_below(root))
-    return {path: Times(each.st_mtime_ns, each.st_ctime_ns, each.st_nlink) for path, each in found}
+    return {
+        path: Times(each.st_mtime_ns, each.st_ctime_ns, 1 if stat.S_ISDIR(each.st_mode) else each.st_nlink)
+        for path, each in found
+    }
 
 
 def count_files(root: str) -> int:

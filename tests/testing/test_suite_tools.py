@@ -15,7 +15,7 @@ import hostspec.testing
 from hostspec.idmap import IdMap
 from hostspec.testing.id_xattrs import ACL_ACCESS, CAPABILITY, decode_xattr, encode_xattr
 from hostspec.testing.layer_tars import layer_tar, member_names, with_layer
-from hostspec.testing.on_disk import change_tree, make_tree, read_tree
+from hostspec.testing.on_disk import change_tree, make_tree, read_times, read_tree
 from hostspec.testing.random_trees import trees
 from hostspec.testing.requirements import skip_by_capability, skip_by_probe
 from hostspec.testing.samples import BOTTOM, MAPPED, MAPS, MIDDLE, SMALL, TOP, TOP_RECREATES, UNMAPPED
@@ -246,3 +246,21 @@ def test_what_the_published_reports_skip_has_one_of_these_reasons() -> None:
 
     assert reasons
     assert [each for each in reasons if not each.startswith(("capability: ", "probe: "))] == []
+
+
+def test_a_name_in_another_layer_does_not_count_as_touching_a_file(tmp_path: Path) -> None:
+    linked, changed = tmp_path / "layer" / "linked", tmp_path / "layer" / "changed"
+    linked.parent.mkdir()
+    linked.touch()
+    changed.touch()
+    before = read_times(str(linked.parent))
+
+    (tmp_path / "other-layer").hardlink_to(linked)
+    os.utime(changed, (0, 0))
+
+    after = read_times(str(linked.parent))
+    assert {path: after[path].is_touched_since(before[path]) for path in after} == {
+        "/": False,
+        "/changed": True,
+        "/linked": False,
+    }
