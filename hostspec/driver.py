@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from types import ModuleType
 from typing import BinaryIO, TypeVar, cast
 
-import pluggy
-
+from hostspec.acceptance import ANSWERS, manager_of
 from hostspec.errors import DriverBroken
 from hostspec.fallback import Fallback
-from hostspec.hookspecs import PROJECT, REQUIRED_HOOKS, GraphDriverSpec
+from hostspec.hookspecs import GraphDriverSpec
 from hostspec.idmap import IdMap
 from hostspec.observers import Observer, Operation, observed
 from hostspec.private_mounts import PrivateMounts
@@ -39,8 +37,6 @@ from hostspec.values import (
 __all__ = ["GraphDriver"]
 
 Answer = TypeVar("Answer")
-
-HOOKS = frozenset(name for name in vars(GraphDriverSpec) if not name.startswith("_"))
 
 
 class GraphDriver:
@@ -75,15 +71,14 @@ class GraphDriver:
             observers: Told of every operation.
 
         Raises:
-            DriverBroken: A required hook is missing, a hook is misspelt or has unknown arguments,
-                or a method with a hook's name lacks the marker.
+            DriverBroken: It is no driver; see :func:`hostspec.acceptance.manager_of`.
         """
         self.name = name
         self.home = home
         self._run_root = run_root
         self._observers = tuple(observers)
         self._implementation = implementation
-        self._manager = _manager_of(name, implementation, masked)
+        self._manager = manager_of(name, implementation, masked)
         self._hooks = cast(GraphDriverSpec, self._manager.hook)
         self._fallback = Fallback(name, home, self._hooks, self.mounted)
         self._manager.register(self._fallback, "fallback")
@@ -307,60 +302,15 @@ class GraphDriver:
         return observed(self._observers, Operation(self.name, hook, layer_id))
 
     def _answer(self, hook: str, answer: Answer | None) -> Answer:
-        """Pass on an answer; pluggy gives ``None`` for a hook that nobody answered."""
+        """Pass on an answer of the right type; pluggy gives ``None`` for a hook that nobody answered."""
         if answer is None:
             raise DriverBroken(self.name, f"its hook {hook!r} answered nothing")
+        wanted = ANSWERS[hook]
+        if not isinstance(answer, wanted):
+            kind = type(answer).__name__
+            raise DriverBroken(self.name, f"its hook {hook!r} answered a {kind}, not a {wanted.__name__}")
         return answer
 
     @cached_property
     def _private_area(self) -> PrivateMounts:
         return PrivateMounts(self._run_root)
-
-
-def _manager_of(name: str, implementation: object, masked: frozenset[str]) -> pluggy.PluginManager:
-    """Return a manager that holds this driver alone, after checking that it is one.
-
-    Never two drivers in one manager: the second would be asked what the first declined.
-    """
-    for hook in HOOKS:
-        method = getattr(implementation, hook, None)
-        if callable(method) and not hasattr(method, f"{PROJECT}_impl"):
-            raise DriverBroken(name, f"its method {hook!r} has the name of a hook but lacks @hookimpl")
-    manager = _MaskingManager(implementation, masked)
-    manager.add_hookspecs(GraphDriverSpec)
-    try:
-        manager.register(implementation, name)
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        raise DriverBroken(name, _first_line_of(error)) from error
-    answered = {caller.name for caller in manager.get_hookcallers(implementation) or []}
-    if missing := sorted(REQUIRED_HOOKS - answered):
-        raise DriverBroken(name, f"it lacks the required hooks {', '.join(missing)}")
-    return manager
-
-
-class _MaskingManager(pluggy.PluginManager):
-    """A manager that does not see some of the driver's hook implementations.
-
-    Nor does it look for hooks among the special methods, which every object has two dozen of: pluggy looks
-    at each name so thoroughly that it shows in the time of a short command.
-    """
-
-    def __init__(self, implementation: object, masked: frozenset[str]) -> None:
-        super().__init__(PROJECT)
-        self._driver = implementation
-        self._masked = masked
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> pluggy.HookimplOpts | None:
-        if name.startswith("__") or (plugin is self._driver and name in self._masked):
-            return None
-        return super().parse_hookimpl_opts(plugin, name)
-
-    def parse_hookspec_opts(
-        self, module_or_class: ModuleType | type, name: str
-    ) -> pluggy.HookspecOpts | None:
-        return None if name.startswith("__") else super().parse_hookspec_opts(module_or_class, name)
-
-
-def _first_line_of(error: pluggy.PluginValidationError) -> str:
-    return " ".join(str(error).split())

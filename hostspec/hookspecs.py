@@ -29,7 +29,7 @@ from hostspec.values import (
     ShiftOptions,
 )
 
-__all__ = ["CONTRACT_VERSION", "PROJECT", "REQUIRED_HOOKS", "GraphDriverSpec", "hookimpl"]
+__all__ = ["CONTRACT_VERSION", "HOOKS", "PROJECT", "REQUIRED_HOOKS", "GraphDriverSpec", "hookimpl"]
 
 PROJECT = "hostspec"
 """Name of the pluggy project, and first part of every entry-point group."""
@@ -77,8 +77,11 @@ class GraphDriverSpec:
     Rules that hold for every hook:
 
     *Answers.* A hook described as "may decline" answers ``None`` for *not me, and I did nothing*;
-    a driver that leaves it out declines always. The fallback then does the work. A hook that may
-    decline must not itself be a generator function, since a generator is never ``None``.
+    a driver that leaves it out declines always. The fallback then does the work.
+
+    *Form.* A hook may take fewer arguments than are stated here, by the same names. Its call does the
+    work: it is no generator or coroutine function, and none of the arguments stated here has a default
+    in it, at which pluggy would leave the argument. A driver with such a hook is refused.
 
     *Errors.* Drivers raise only :class:`hostspec.errors.HostspecError` and its subclasses;
     an ``OSError`` becomes :class:`~hostspec.errors.DriverFailed`, with the ``OSError`` as its cause.
@@ -443,3 +446,7 @@ class GraphDriverSpec:
             InvalidRequest: The method is not known.
             DriverFailed: The operating system refused; a part may share its blocks.
         """
+
+
+HOOKS = frozenset(name for name in vars(GraphDriverSpec) if not name.startswith("_"))
+"""All hooks."""

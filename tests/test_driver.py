@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -103,6 +103,60 @@ def test_a_method_with_a_hooks_name_but_no_marker_is_refused_by_name(tmp_path: P
         opened(tmp_path, Unmarked)
 
 
+class MadeLater(MinimalDriver):
+    @hookimpl
+    def create(self, layer_id: str) -> Iterator[str]:  # type: ignore[override]
+        yield layer_id
+
+
+class MadeLaterStill(MinimalDriver):
+    @hookimpl
+    async def create(self, layer_id: str) -> None:  # type: ignore[override]
+        """Do nothing until somebody waits for it."""
+
+
+class MadeAroundNothing(MinimalDriver):
+    @hookimpl(wrapper=True)
+    def create(self, layer_id: str) -> Iterator[None]:  # type: ignore[override]
+        yield
+
+
+class MadeWithoutParent(MinimalDriver):
+    @hookimpl
+    def create(self, layer_id: str, parent: LayerRef | None = None) -> None:  # type: ignore[override]
+        """Make a layer on no parent, whatever parent it was to have."""
+
+
+@pytest.mark.parametrize(
+    ("idle", "reason"),
+    [
+        (MadeLater, "a generator function"),
+        (MadeLaterStill, "a coroutine function"),
+        (MadeAroundNothing, "a wrapper"),
+        (MadeWithoutParent, "a default for parent"),
+    ],
+)
+def test_a_hook_whose_call_would_not_do_the_work_is_refused_by_name(
+    tmp_path: Path, idle: type, reason: str
+) -> None:
+    with pytest.raises(DriverBroken, match=rf"'create'.*{reason}"):
+        opened(tmp_path, idle)
+
+
+def test_an_argument_of_the_drivers_own_may_have_a_default(tmp_path: Path) -> None:
+    class Styled(MinimalDriver):
+        @hookimpl
+        def metadata(self, layer_id: str, style: str = "short") -> Sequence[tuple[str, str]]:
+            return ((layer_id, style),)
+
+    assert opened(tmp_path, Styled).metadata("layer") == (("layer", "short"),)
+
+
+def test_a_class_is_no_driver(tmp_path: Path) -> None:
+    with pytest.raises(DriverBroken, match="class MinimalDriver"):
+        GraphDriver("minimal", MinimalDriver, home=str(tmp_path), run_root=str(tmp_path))
+
+
 def test_an_older_hook_with_fewer_arguments_is_called(tmp_path: Path) -> None:
     class Older(MinimalDriver):
         @hookimpl
@@ -130,6 +184,31 @@ def test_a_required_hook_that_answers_nothing_is_an_error(tmp_path: Path, hook: 
     }
 
     with pytest.raises(DriverBroken, match=f"{hook}.*nothing"):
+        calls[hook]()
+
+
+@pytest.mark.parametrize(
+    ("hook", "answer", "kinds"),
+    [
+        ("capabilities", {"stages_layers": True}, "dict, not a Capabilities"),
+        ("exists", "yes", "str, not a bool"),
+        ("list_layers", {"layer"}, "set, not a Sequence"),
+        ("mount", Path("/layer"), "PosixPath, not a str"),
+    ],
+)
+def test_an_answer_of_the_wrong_type_is_an_error_with_both_types(
+    tmp_path: Path, hook: str, answer: object, kinds: str
+) -> None:
+    wrong = hookimpl(lambda _self: answer)
+    driver = opened(tmp_path, type("Wrong", (MinimalDriver,), {hook: wrong}))
+    calls: dict[str, Callable[[], object]] = {
+        "exists": lambda: driver.exists("layer"),
+        "list_layers": driver.list_layers,
+        "mount": lambda: driver.mount("layer"),
+        "capabilities": lambda: driver.capabilities,
+    }
+
+    with pytest.raises(DriverBroken, match=f"{hook}.*{kinds}"):
         calls[hook]()
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
-from hostspec.driver import HOOKS, GraphDriver
-from hostspec.hookspecs import REQUIRED_HOOKS, hookimpl
+from hostspec.driver import GraphDriver
+from hostspec.hookspecs import HOOKS, REQUIRED_HOOKS, hookimpl
 from hostspec.idmap import IdMap
 from hostspec.observers import Observer
 from hostspec.plugins import open_driver
