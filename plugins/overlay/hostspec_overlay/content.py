@@ -13,7 +13,7 @@ from hostspec.values import Change, LayerRef
 from hostspec_overlay.environment import whiteout_form
 from hostspec_overlay.homes import Homes
 from hostspec_overlay.layout import LayerDirectory, numbered_diffs
-from hostspec_overlay.roots import root_is_untouched
+from hostspec_overlay.roots import root_is_shifted, root_is_untouched
 
 __all__ = ["Difference", "difference"]
 
@@ -58,15 +58,21 @@ class Difference(NamedTuple):
             upper_map=self.idmap,
             lower_map=self.idmap_below,
         )
-        if self.idmap == self.idmap_below or not self.below:
-            yield from found
-            return
-        # The root of a container under a map need not carry its IDs: before the first mount, or where the
-        # map leaves out the owner of the root below.
-        untouched = root_is_untouched(self.layer.diff, self.below[0], self.idmap)
+        untouched = self._root_is_untouched()
         for change in found:
             if change.path != "/" or not untouched:
                 yield change
+
+    def _root_is_untouched(self) -> bool:
+        """Tell whether the root is none of a container's changes, though it need not carry its IDs.
+
+        It does not before the first mount, or where the map leaves out the owner of the root below.
+        """
+        if not self.below:
+            return not root_is_shifted(self.idmap, self.layer.diff, None)
+        return self.idmap != self.idmap_below and root_is_untouched(
+            self.layer.diff, self.below[0], self.idmap
+        )
 
     def content_bytes(self) -> int:
         """Return the bytes of content of the files that changed, each inode counted once.

@@ -92,6 +92,19 @@ def test_a_container_tells_the_same_changes_shifted_or_not(
     assert driver.diff_size(container, base) == 1
 
 
+def test_the_root_of_an_empty_container_is_no_change_before_its_first_mount(driver: GraphDriver) -> None:
+    driver.create("container")
+    driver.commit("container")
+    container = LayerRef("container", MAPPED, shifted=True)
+    before = list(driver.changes(container)), members(driver, container, None), driver.diff_size(container)
+    with driver.mounted("container", idmap=MAPPED, read_only=False) as root:
+        mounted = list(driver.changes(container))
+        os.chown(root, 200_005, 200_005)
+
+    assert (before, mounted) == (([], [], 0), [])
+    assert [member.uid for member in members(driver, container, None)] == [5]
+
+
 def test_a_new_owner_whose_host_id_is_the_old_container_id_is_a_change(driver: GraphDriver) -> None:
     driver.create("base")
     with driver.mounted("base", read_only=False) as root:
