@@ -13,6 +13,7 @@ from threading import Lock
 
 from hostspec.idmap import IdMap
 from hostspec.idshift import ACL_NAMES, CAPABILITY_NAME, IdShift
+from hostspec.kernel.modes import change_mode
 from hostspec.kernel.own_directory import may_leave_shared_directory
 from hostspec.treewalk import FirstNames, Tally, Tree, handle, naming, open_directory, opened_tree, walk
 from hostspec.values import ProgressCallback, Shifted
@@ -154,7 +155,7 @@ class _Pass:
             if before.get(key) != value:
                 os.setxattr(place, key, value, follow_symlinks=False)
         if found.st_mode & _SET_IDS:
-            _restore_mode(place, found.st_mode)
+            change_mode(place, stat.S_IMODE(found.st_mode))  # chown(2) has cleared these bits
         return True
 
     def shift_linked(
@@ -264,12 +265,3 @@ def _xattrs_with_ids(place: str) -> dict[str, bytes]:
             return {}
         raise
     return {key: os.getxattr(place, key, follow_symlinks=False) for key in names if key in _XATTRS_WITH_IDS}
-
-
-def _restore_mode(place: str, mode: int) -> None:
-    """Set the permission bits, set-ID bits among them, which chown(2) clears."""
-    descriptor = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.chmod(f"/proc/self/fd/{descriptor}", stat.S_IMODE(mode))
-    finally:
-        os.close(descriptor)

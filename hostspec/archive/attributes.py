@@ -17,6 +17,7 @@ from hostspec.archive.whiteouts import OVERRIDE_XATTR, is_carried_xattr
 from hostspec.errors import InvalidArchive
 from hostspec.idmap import ID_LIMIT, IdMap
 from hostspec.idshift import IdShift
+from hostspec.kernel.modes import change_mode
 
 __all__ = ["Attributes", "override_value"]
 
@@ -112,8 +113,7 @@ class Attributes:
             except OSError as error:
                 self._forgive_chown(error)
             if member.kind != b"2":
-                # There are no links in the way: the name has just been made.
-                os.chmod(name, member.mode, dir_fd=directory_fd)
+                change_mode(name, member.mode, dir_fd=directory_fd)
         if member.xattrs:
             self._set(directory_fd, os.fsdecode(name), self._wanted(member))
         times = (member.mtime_ns, member.mtime_ns)

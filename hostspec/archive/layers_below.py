@@ -17,6 +17,7 @@ from hostspec.archive.lowers import MergedDirectory, NotNative, read_xattr
 from hostspec.archive.times import DirectoryTimes
 from hostspec.archive.whiteouts import WhiteoutForm, is_carried_xattr
 from hostspec.errors import InvalidArchive
+from hostspec.kernel.modes import change_mode
 from hostspec.kernel.reflink import copy_content
 
 __all__ = ["FileBelow", "LayersBelow"]
@@ -50,7 +51,7 @@ class FileBelow:
             os.mknod(name, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=directory_fd)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=directory_fd, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):
-            os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=directory_fd)
+            change_mode(name, stat.S_IMODE(status.st_mode), dir_fd=directory_fd)
         times = (status.st_atime_ns, status.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=directory_fd, follow_symlinks=False)
 

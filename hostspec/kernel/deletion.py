@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from hostspec.kernel.modes import change_mode
+
 __all__ = ["delete_tree"]
 
 _MAX_DEPTH = 32
@@ -97,7 +99,5 @@ def _open_directory(parent_fd: int, name: str) -> int:
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent_fd)
     except PermissionError:
         # An ordinary user's own directory without permissions for anybody (overlay's "work/work").
-        # chmod(2) follows links: between the look and here the name may have become one, but only by
-        # its owner's hand, who is us.
-        os.chmod(name, 0o700, dir_fd=parent_fd)
+        change_mode(name, 0o700, dir_fd=parent_fd)
         return os.open(name, _OPEN_DIRECTORY, dir_fd=parent_fd)

@@ -13,7 +13,7 @@ import pytest
 
 from hostspec.archive.unpack import unpack
 from hostspec.archive.whiteouts import WhiteoutForm
-from hostspec.errors import IdNotMapped, InvalidArchive
+from hostspec.errors import DriverFailed, IdNotMapped, InvalidArchive
 from hostspec.idmap import IdMap
 from tests.archive.file_trees import describe
 from tests.archive.handmade import Given, directory, file, handmade, hard_link, symlink
@@ -136,6 +136,22 @@ def test_a_link_swapped_in_for_a_link_is_resolved_anew(place: Place, form: White
     )
     assert os.listdir(place.root / "one") == ["first"]
     assert os.listdir(place.root / "two") == ["second"]
+
+
+def test_a_link_swapped_in_for_a_new_device_changes_no_mode_outside(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by somebody who works in the same tree, right after the device was made."""
+    make_node = os.mknod
+
+    def make_and_swap(path: bytes, mode: int, device: int, *, dir_fd: int) -> None:
+        make_node(path, mode, device, dir_fd=dir_fd)
+        os.unlink(path, dir_fd=dir_fd)
+        os.symlink(place.outside / "secret", path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mknod", make_and_swap)
+    with pytest.raises(DriverFailed):
+        place.unpack(file("fifo", b"", type=tarfile.FIFOTYPE, mode=0o4777))
 
 
 @pytest.mark.parametrize("marker", ["door/.wh.secret", "door/.wh..wh..opq", "door/deep/.wh.file"])

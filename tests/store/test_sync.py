@@ -60,7 +60,7 @@ def copied(place: Path, way: str, sync: str) -> list[str]:
 def traced(place: Path, program: str, *words: str) -> list[str]:
     """Run a program, and return what it asked of the kernel, shortened, in its order."""
     if shutil.which("strace") is None:
-        require_or_skip("strace", "it shows the order of system calls")
+        require_or_skip("strace", "is not installed; Debian's package has the same name")
     log = place / "trace"
     calls = "trace=syncfs,openat,rename,renameat,renameat2,fsync,write,pwrite64"
     command = [sys.executable, "-c", program, str(place), *words]

@@ -36,7 +36,7 @@ def project(driver: str, ext4_directory: str) -> Path:
     if os.geteuid() != 0:
         require_or_skip("root", "root file systems are mounted")
     if program_path() is None:
-        require_or_skip("busybox", "no static busybox; Debian's package is busybox-static")
+        require_or_skip("busybox", "there is no static one; Debian's package is busybox-static")
     directory = Path(ext4_directory, "project")
     source, store = directory / "busybox", directory / "store"
     source.mkdir(parents=True)

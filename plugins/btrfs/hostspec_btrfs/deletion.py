@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 
+from hostspec.kernel.modes import change_mode
 from hostspec_btrfs import ioctls
 from hostspec_btrfs.subvolumes import is_subvolume, make_writable, nested_paths, opened
 
@@ -108,9 +109,8 @@ def _moved(directory_fd: int, name: str) -> int:
     try:
         moved = os.open(name, flags, dir_fd=directory_fd)
     except PermissionError:
-        # An ordinary user's own directory, in which that user may do nothing. Nobody else can
-        # put a symbolic link, which chmod would follow, in its place.
-        os.chmod(name, 0o700, dir_fd=directory_fd)
+        # An ordinary user's own directory, in which that user may do nothing.
+        change_mode(name, 0o700, dir_fd=directory_fd)
         moved = os.open(name, flags, dir_fd=directory_fd)
     os.close(directory_fd)
     return moved
