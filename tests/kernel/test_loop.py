@@ -42,6 +42,7 @@ def test_a_scratch_file_system_is_there_and_then_gone(tmp_path: Path, kind: str)
 
 @_ROOT_ONLY
 def test_it_goes_even_when_it_is_used_and_mounted_on(tmp_path: Path) -> None:
+    require_mkfs("ext4")
     with loop_filesystem("ext4", str(tmp_path), size_bytes=4 << 20) as place:
         os.mkdir(f"{place}/inner")
         mount("none", f"{place}/inner", "tmpfs")

@@ -13,6 +13,7 @@ import pytest
 from hostspec.kernel.loop_devices import attached_loop_device, loop_device
 from hostspec.kernel.mountfds import fsconfig_create, fsconfig_string, fsmount, fsopen
 from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import require_mkfs
 
 PATIENCE_SECONDS = 60
 
@@ -22,6 +23,7 @@ def image(tmp_path: Path) -> Iterator[int]:
     """A file with an empty ext4, opened for writing."""
     if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
         require_or_skip("loop", "loop devices need root and the module 'loop'")
+    require_mkfs("ext4")
     path = tmp_path / "image"
     path.write_bytes(b"")
     os.truncate(path, 8 << 20)

@@ -125,7 +125,13 @@ class Place(NamedTuple):
         return {"CONTAINERS_STORAGE_CONF": store, "CONTAINERS_CONF": engine}
 
 
-def require_program(name: str) -> None:
-    """End the running test where a program is missing."""
+def require_program(name: str, *, package: str = "") -> None:
+    """End the running test where a program is missing.
+
+    Args:
+        name: The program.
+        package: Debian's package, where that is called otherwise.
+    """
     if shutil.which(name) is None:
-        require_or_skip(name, "is not installed; Debian's package has the same name")
+        package_name = f"is {package}" if package else "has the same name"
+        require_or_skip(name, f"is not installed; Debian's package {package_name}")

@@ -18,6 +18,7 @@ from hostspec.observers import Operation
 from hostspec.store import Store, open_store
 from hostspec.store.upkeep.disk_space import LayersSpace
 from hostspec.testing.requirements import require_or_skip
+from tests.peers.clients import require_program
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 
 MAPPED = IdMap.parse([MAP])
@@ -132,6 +133,7 @@ def occupied(store: Store) -> int:
         for name in names
         if os.path.isfile(os.path.join(directory, name)) and not os.path.islink(os.path.join(directory, name))
     ]
+    require_program("filefrag", package="e2fsprogs")
     blocks: set[int] = set()
     for line in output_of("filefrag", "-v", "-b4096", *files).splitlines():
         if found := EXTENT.match(line):

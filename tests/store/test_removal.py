@@ -13,6 +13,7 @@ from hostspec.errors import DriverFailed, InUse, LayerInUse, Unknown
 from hostspec.idmap import IdMap
 from hostspec.store import Image, Store, open_store
 from hostspec.values import CreateOptions, LayerRef
+from tests.peers.clients import require_program
 from tests.store.tars import MAP, OTHER_MAP, tar_of
 
 MAPPED = IdMap.parse([MAP])
@@ -112,6 +113,7 @@ def test_delete_takes_whatever_has_the_id(store: Store, image: Image) -> None:
 @contextmanager
 def unmovable_layers(store: Store) -> Iterator[None]:
     """The driver cannot rename layers away: the immutable flag stands for any such refusal."""
+    require_program("chattr", package="e2fsprogs")
     layers = os.path.join(store.driver.home, "dir")
     if subprocess.run(["chattr", "+i", layers], check=False, capture_output=True).returncode != 0:
         pytest.skip("no immutable flag here")

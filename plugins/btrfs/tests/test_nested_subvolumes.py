@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hostspec.driver import GraphDriver
 from hostspec.errors import StoreReadOnly
 from hostspec.idmap import IdMap
 from hostspec.testing.directory_layers import committed
+from hostspec.testing.requirements import require_or_skip
 from hostspec.values import CreateOptions, LayerRef
 from hostspec_btrfs import ioctls
 from hostspec_btrfs.subvolumes import nested_paths, opened_path
@@ -77,6 +79,8 @@ def test_read_only_subvolumes_go_with_their_layer(driver: GraphDriver) -> None:
 
 
 def test_immutable_files_go_with_their_layer(driver: GraphDriver) -> None:
+    if shutil.which("chattr") is None:
+        require_or_skip("chattr", "is not installed; Debian's package is e2fsprogs")
     tree = committed(driver, "base", file="x")
     nested_in(tree)
     machines = os.path.join(tree, "var/lib/machines")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint
 from hostspec.kernel.mounts import mount, unmount
 from hostspec.testing.directory_layers import as_ordinary_user, committed
+from hostspec.testing.requirements import require_or_skip
 from hostspec.values import CreateOptions, LayerRef, MountOptions
 from hostspec_vfs import VfsDriver, open_driver
 
@@ -36,6 +38,8 @@ def driver(tmp_path: Path) -> GraphDriver:
 
 
 def flags_of_extents(path: str) -> str:
+    if shutil.which("filefrag") is None:
+        require_or_skip("filefrag", "is not installed; Debian's package is e2fsprogs")
     done = subprocess.run(["filefrag", "-v", path], check=True, capture_output=True, text=True)
     return done.stdout
 
