@@ -23,6 +23,8 @@ __all__ = ["Attributes", "override_value"]
 
 _MAX_OWNERS_KEPT = 4096
 _NO_XATTRS: tuple[tuple[str, bytes], ...] = ()
+_TOO_LARGE = frozenset({errno.ERANGE, errno.E2BIG})
+_SHOWN = 255  # characters of a name
 _UNSUPPORTED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES})
 
 
@@ -191,8 +193,12 @@ class Attributes:
                 if error.errno == errno.EINVAL:
                     raise InvalidArchive(f"its extended attribute {key} has no valid value") from None
                 allowed = (errno.ENOTSUP,) if self._privileged else _UNSUPPORTED
+                if error.errno in _TOO_LARGE:
+                    raise InvalidArchive(
+                        f"its extended attribute {key[:_SHOWN]} is too long: {error.strerror}"
+                    ) from None
                 if error.errno not in allowed:
-                    raise
+                    raise OSError(error.errno, error.strerror, f"extended attribute {key}") from None
                 if key not in self._told:
                     self._told.add(key)
                     log.warning("extended attribute %s cannot be kept here: %s", key, error.strerror)

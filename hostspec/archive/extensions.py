@@ -16,6 +16,7 @@ MAX_EXTENSION = 1 << 20
 
 _FLAGS = frozenset({Kind.PAX, Kind.OLD_PAX, Kind.GLOBAL_PAX, Kind.GNU_LONG_NAME, Kind.GNU_LONG_LINK})
 _MAX_SIZE = MAX_EXTENSION * 4
+_MAX_GLOBAL_SIZE = 1 << 16  # all of it is looked at for every member
 
 
 class Extensions:
@@ -83,7 +84,7 @@ class Extensions:
             self._long_link = data.split(b"\0", 1)[0]
         elif flag == Kind.GLOBAL_PAX:
             self._global.update(parse_records(data))
-            if sum(map(len, self._global.values())) > _MAX_SIZE:
+            if sum(len(key) + len(value) for key, value in self._global.items()) > _MAX_GLOBAL_SIZE:
                 raise InvalidArchive("there are too many global extended headers")
         else:
             for key, value in parse_records(data):

@@ -318,6 +318,19 @@ def test_an_attribute_that_the_kernel_finds_invalid_is_refused(place: Place, nam
         place.unpack(file("x", pax_headers={f"SCHILY.xattr.{name}": "nonsense"}))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("user." + 300 * "n", "v"), ("user.large", 70_000 * "v")], ids=["name", "value"]
+)
+def test_an_attribute_longer_than_any_can_be_is_refused_by_name(place: Place, name: str, value: str) -> None:
+    with pytest.raises(InvalidArchive, match=rf"'x': its extended attribute {name[:200]}.*too long"):
+        place.unpack(file("x", pax_headers={f"SCHILY.xattr.{name}": value}))
+
+
+def test_an_attribute_that_cannot_be_set_is_named(place: Place) -> None:
+    with pytest.raises(DriverFailed, match=r"'x'.*extended attribute user\.odd"):
+        place.unpack(file("x", b"", type=tarfile.FIFOTYPE, pax_headers={"SCHILY.xattr.user.odd": "v"}))
+
+
 def test_a_member_without_a_name_is_refused(place: Place) -> None:
     stream = handmade(file("x", b""))
     data = bytearray(stream.getvalue())

@@ -106,6 +106,21 @@ def test_global_records_hold_until_others_replace_them() -> None:
     assert [(member.name, member.uid) for member in members(data)] == [(b"a", 5), (b"b", 6), (b"c", 0)]
 
 
+def test_global_records_have_a_bound_that_keys_count_towards() -> None:
+    """All of them are looked at for each member, however many headers they came in."""
+
+    def header_with(number: int) -> bytes:
+        return pax_header(
+            {b"SCHILY.xattr.user.%d.%d" % (number, each): b"" for each in range(500)}, flag=b"g"
+        )
+
+    few = header_with(0) + header(b"x")
+    assert len(only(few).xattrs or {}) == 500
+    many = b"".join(header_with(number) + header(b"x") for number in range(10))
+    with pytest.raises(InvalidArchive, match="too many global"):
+        members(many)
+
+
 def test_a_size_beyond_octal_is_read_either_way() -> None:
     size = 9 << 33
     assert first(handmade_header(file("x"), form=tarfile.GNU_FORMAT, size=size)).stored == size
