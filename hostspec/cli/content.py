@@ -81,10 +81,9 @@ def _compression(arguments: Arguments, own: int) -> Compression:
         "bzip2": Compression.BZIP2,
         "xz": Compression.XZ,
     }
+    # Where several are given, the last of these counts, as with the peer.
     given = [key for key in flags if arguments.given(key)]
-    if len(given) > 1:
-        raise UsageError(f"--{given[1]}", f"contradicts --{given[0]}")
-    return flags[given[0]] if given else Compression(own)
+    return flags[given[-1]] if given else Compression(own)
 
 
 @contextmanager

@@ -39,11 +39,11 @@ def run(words: Sequence[str]) -> int:
         own_part = parse(global_part.positionals[1:], (*GLOBAL_FLAGS, *command.flags))
         if own_part.given("help"):
             return _help((name,))
-        _check_count(command, own_part)
+        heeded = _counted(command, own_part.positionals)
     except UsageError as error:
         error.exit_code = command.usage_exit_code
         raise
-    arguments = Arguments(_joined(global_part, own_part), own_part.positionals)
+    arguments = Arguments(_joined(global_part, own_part), heeded)
     with Context(arguments) as context:
         return _function(command)(context, arguments) or 0
 
@@ -59,13 +59,14 @@ def _function(command: Command) -> Callable[[Context, Arguments], int | None]:
     return cast(Callable[[Context, Arguments], "int | None"], found)
 
 
-def _check_count(command: Command, arguments: Arguments) -> None:
-    given = len(arguments.positionals)
-    if given < command.fewest or (command.most is not None and given > command.most):
+def _counted(command: Command, given: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those positional arguments that the command heeds."""
+    too_many = command.most is not None and len(given) > command.most and not command.ignores_more
+    if len(given) < command.fewest or too_many:
         wanted = command.positionals or "no arguments"
-        raise UsageError(
-            command.names[0], f"takes {wanted}, got {given}; see hostspec {command.names[0]} --help"
-        )
+        reason = f"takes {wanted}, got {len(given)}; see hostspec {command.names[0]} --help"
+        raise UsageError(command.names[0], reason)
+    return given[: command.most]
 
 
 def _help(topic: Sequence[str]) -> int:

@@ -68,6 +68,8 @@ class Command(NamedTuple):
     """Whether flags may follow positional arguments, as of no command that the peer has."""
     usage_exit_code: int = UsageError.exit_code
     """What the process ends with where its arguments cannot be understood."""
+    ignores_more: bool = False
+    """Whether no notice is taken of further positional arguments, as the peer takes none."""
 
     @property
     def fewest(self) -> int:

@@ -45,7 +45,11 @@ def mount(context: Context, arguments: Arguments) -> int:
         print_json(
             [{"id": each.reference, "mountpoint": each.answer, "error": each.error} for each in results]
         )
-    return _finish(arguments, results)
+    else:
+        # A line for each, so that scripts know which is which; an empty one where it failed.
+        for each in results:
+            print(each.answer)
+    return _code(results)
 
 
 def unmount(context: Context, arguments: Arguments) -> int:
@@ -54,8 +58,8 @@ def unmount(context: Context, arguments: Arguments) -> int:
     results = _each(
         arguments, lambda reference: _unmount(context.store, reference, force=force), "while unmounting"
     )
-    _print_errors_as_json(arguments, results)
-    return _finish(arguments, results)
+    _print_answers(arguments, results)
+    return _code(results)
 
 
 def _unmount(store: Store, reference: str, *, force: bool) -> str:
@@ -77,8 +81,8 @@ def mounted(context: Context, arguments: Arguments) -> int:
         return f"{reference} mounted" if context.store.mounted(reference) else ""
 
     results = _each(arguments, run, "while looking whether it is mounted:")
-    _print_errors_as_json(arguments, results)
-    return _finish(arguments, results)
+    _print_answers(arguments, results)
+    return _code(results)
 
 
 def _each(arguments: Arguments, run: Callable[[str], str], doing: str) -> list[Result]:
@@ -93,15 +97,14 @@ def _each(arguments: Arguments, run: Callable[[str], str], doing: str) -> list[R
     return results
 
 
-def _print_errors_as_json(arguments: Arguments, results: list[Result]) -> None:
+def _print_answers(arguments: Arguments, results: list[Result]) -> None:
+    """Print the answers; as with the peer also before the JSON, which has only the errors."""
+    for each in results:
+        if each.answer:
+            print(each.answer)
     if arguments.given("json"):
         print_json([{"id": each.reference, "error": each.error} for each in results])
 
 
-def _finish(arguments: Arguments, results: list[Result]) -> int:
-    """Print what is not printed yet, and return the exit code."""
-    if not arguments.given("json"):
-        for each in results:
-            if each.answer:
-                print(each.answer)
+def _code(results: list[Result]) -> int:
     return 1 if any(each.error for each in results) else 0

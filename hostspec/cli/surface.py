@@ -102,8 +102,10 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             (*MAPS, STRATEGY, JSON),
             "hostspec info --uidmap 0:100000:65536",
         ),
-        Command(("status",), "", "print the driver's own facts", "inspection:status", (JSON,)),
-        Command(("version",), "", "print versions", "inspection:version", (JSON,)),
+        Command(
+            ("status",), "", "print the driver's own facts", "inspection:status", (JSON,), ignores_more=True
+        ),
+        Command(("version",), "", "print versions", "inspection:version", (JSON,), ignores_more=True),
         Command(
             ("config",),
             "[FILE]",
@@ -201,7 +203,15 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             ),
             "hostspec copy-image --to-graph /mnt/usb/storage debian",
         ),
-        Command(("images",), "", "list images", "images:images", (QUIET, JSON), "hostspec images"),
+        Command(
+            ("images",),
+            "",
+            "list images",
+            "images:images",
+            (QUIET, JSON),
+            "hostspec images",
+            ignores_more=True,
+        ),
         Command(
             ("images-by-digest", "imagesbydigest"),
             "DIGEST",
@@ -337,19 +347,23 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             (NAME, ID, METADATA, METADATA_FILE, VOLATILE, *MAPS, STRATEGY, EXPLAIN, JSON),
             "hostspec create-container --uidmap 0:100000:65536 debian",
         ),
-        Command(("containers",), "", "list containers", "containers:containers", (QUIET, JSON)),
+        Command(
+            ("containers",), "", "list containers", "containers:containers", (QUIET, JSON), ignores_more=True
+        ),
         Command(("container",), "ID...", "describe containers", "containers:container", (JSON,)),
         Command(
             ("get-container-dir", "getcontainerdir"),
             "ID",
             "print its directory for your own files",
             "directories:container_dir",
+            ignores_more=True,
         ),
         Command(
             ("get-container-run-dir", "getcontainerrundir"),
             "ID",
             "print its directory for files that need not survive a reboot",
             "directories:container_run_dir",
+            ignores_more=True,
         ),
         Command(
             ("container-parent-owners",),
@@ -396,6 +410,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "list layers, and what uses each",
             "layers:layers",
             (QUICK, Flag(("-t", "--tree"), "draw who stands on whom"), JSON),
+            ignores_more=True,
         ),
         Command(("layer",), "ID...", "describe layers", "layers:layer", (JSON,)),
         Command(
@@ -424,7 +439,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
                 FILE,
                 Flag(("-u", "--uncompressed"), "not compressed"),
                 Flag(("-c", "--gzip"), "compressed with gzip"),
-                Flag(("-b", "--bzip2"), "compressed with bzip2"),
+                Flag(("-b", "--bz2", "--bzip2"), "compressed with bzip2"),
                 Flag(("-x", "--xz"), "compressed with xz"),
             ),
         ),
@@ -494,13 +509,37 @@ GROUPS: dict[str, tuple[Command, ...]] = {
                 JSON,
             ),
         ),
-        Command(("get-names", "getnames"), "ID", "print its names", "objects:get_names", (JSON,)),
-        Command(("add-names", "addnames"), "ID", "give it more names", "objects:add_names", (NAME, JSON)),
         Command(
-            ("set-names", "setnames"), "ID", "give it these names instead", "objects:set_names", (NAME, JSON)
+            ("get-names", "getnames"),
+            "ID",
+            "print its names",
+            "objects:get_names",
+            (JSON,),
+            ignores_more=True,
         ),
         Command(
-            ("remove-names", "removenames"), "ID", "take names from it", "objects:remove_names", (NAME, JSON)
+            ("add-names", "addnames"),
+            "ID",
+            "give it more names",
+            "objects:add_names",
+            (NAME, JSON),
+            ignores_more=True,
+        ),
+        Command(
+            ("set-names", "setnames"),
+            "ID",
+            "give it these names instead",
+            "objects:set_names",
+            (NAME, JSON),
+            ignores_more=True,
+        ),
+        Command(
+            ("remove-names", "removenames"),
+            "ID",
+            "take names from it",
+            "objects:remove_names",
+            (NAME, JSON),
+            ignores_more=True,
         ),
         Command(
             ("metadata",),
@@ -532,18 +571,21 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "write an item kept with an image",
             "data:get_image_data",
             (FILE,),
+            ignores_more=True,
         ),
         Command(
             ("get-image-data-size", "getimagedatasize"),
             "ID KEY",
             "print its length in bytes",
             "data:get_image_data_size",
+            ignores_more=True,
         ),
         Command(
             ("get-image-data-digest", "getimagedatadigest"),
             "ID KEY",
             "print its digest",
             "data:get_image_data_digest",
+            ignores_more=True,
         ),
         Command(
             ("set-image-data", "setimagedata"),
@@ -551,6 +593,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "keep an item with an image",
             "data:set_image_data",
             (FILE,),
+            ignores_more=True,
         ),
         Command(
             ("list-container-data", "listcontainerdata"),
@@ -565,18 +608,21 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "write an item kept with a container",
             "data:get_container_data",
             (FILE,),
+            ignores_more=True,
         ),
         Command(
             ("get-container-data-size", "getcontainerdatasize"),
             "ID KEY",
             "print its length in bytes",
             "data:get_container_data_size",
+            ignores_more=True,
         ),
         Command(
             ("get-container-data-digest", "getcontainerdatadigest"),
             "ID KEY",
             "print its digest",
             "data:get_container_data_digest",
+            ignores_more=True,
         ),
         Command(
             ("set-container-data", "setcontainerdata"),
@@ -584,6 +630,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "keep an item with a container",
             "data:set_container_data",
             (FILE,),
+            ignores_more=True,
         ),
         Command(
             ("list-layer-data", "listlayerdata"),
@@ -598,6 +645,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "write an item kept with a layer",
             "data:get_layer_data",
             (FILE,),
+            ignores_more=True,
         ),
         Command(
             ("set-layer-data", "setlayerdata"),
@@ -605,6 +653,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
             "keep an item with a layer",
             "data:set_layer_data",
             (FILE,),
+            ignores_more=True,
         ),
     ),
     "The whole store": (

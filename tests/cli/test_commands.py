@@ -73,7 +73,7 @@ def test_one_that_cannot_be_mounted_does_not_keep_the_others(hostspec: Commands,
 
     assert done.code == 1
     assert done.err.rstrip().endswith("while mounting nope")
-    assert done.out.startswith(f"{hostspec.root}/")
+    assert done.out.startswith(f"\n{hostspec.root}/")
 
 
 def test_changes_and_diff_tell_the_same(hostspec: Commands, image: str) -> None:

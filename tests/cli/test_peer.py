@@ -60,7 +60,11 @@ create-container nope
 layers
 containers
 containers -j
+containers more
+images more and more
+layers more
 container k1 k2
+get-container-dir k1 more
 exists im1
 exists -q im1
 exists -q nope
@@ -71,6 +75,10 @@ mount k1
 mount k1
 mounted k1
 mounted k1 k2
+mounted -j k1 k2
+mount k2 nope k1
+unmount -j k2
+unmount k1
 unmount k1
 unmount k1
 unmount k1
@@ -86,11 +94,13 @@ changes top base
 diffsize top
 diff-size base
 diff -u -f @out top
+diff -u -c -f @out top
 applydiff -f @base l0
 layer -j l0
 get-names im1
 getnames l1
-add-names -n zwei im1
+get-names im1 more
+add-names -n zwei im1 more
 get-names im1
 set-names -n only im1
 get-names im1

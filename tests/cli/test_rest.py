@@ -34,6 +34,7 @@ list-image-data im
 list-image-data -j im
 list-image-data nope
 get-image-data im key
+get-image-data im key more
 get-image-data im Big/Key
 get-image-data -f @out im key
 get-image-data im nope
@@ -66,6 +67,7 @@ get-container-data-digest k nope
 container -j k
 list-layer-data base
 set-layer-data base key <data
+set-layer-data base key more <data
 set-layer-data base "" <data
 list-layer-data -j base
 get-layer-data base key

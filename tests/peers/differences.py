@@ -27,11 +27,7 @@ DIFFERENT_ON_EMPTY_VALUES = {
     "create-layer --uidmap 0:0:0": "The peer records a range of no IDs, which no kernel would take.",
     "create-layer -i a/b": "The peer makes the layer's directory, by that name, at another depth.",
     "create-layer -i .": "The peer takes the directory of all layers for the layer's.",
-    "layers more": "The peer takes no notice of words that it has no use for; they are a mistake.",
-    "images more": "As above.",
-    "containers more": "As above.",
-    "status more": "As above.",
-    "shutdown more": "As above.",
+    "shutdown more": "Who names something does not mean everything; versions after 1.43 refuse it, too.",
     "wipe more": "As above, and with more to lose.",
 }
 """Commands with empty or useless values that hostspec refuses and the peer does not, each with the reason."""
