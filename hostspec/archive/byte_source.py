@@ -133,7 +133,7 @@ class ByteSource:
         start = self._start
         if start == self._end:
             if not self._fill():
-                raise InvalidArchive("the archive ends in the middle of it")
+                raise InvalidArchive("unexpected EOF: the archive ends in the middle of it")
             start = 0
         self._start = stop = min(start + limit, self._end)
         return self._view[start:stop]
@@ -152,7 +152,7 @@ class ByteSource:
         while len(block) < BLOCK:
             if self._start == self._end and not self._fill():
                 if block:
-                    raise InvalidArchive("the archive ends in the middle of a block")
+                    raise InvalidArchive("unexpected EOF: the archive ends in the middle of a block")
                 return None
             block += self._piece(BLOCK - len(block))
         if self._trace is not None:

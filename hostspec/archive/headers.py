@@ -31,6 +31,9 @@ group name, device major, device minor, prefix, rest."""
 
 _CHECKSUM = slice(148, 156)
 
+_INVALID = "invalid tar header"
+"""How Go's archive/tar says it; scripts look for these words."""
+
 
 class Kind:
     """Type flags of members."""
@@ -68,10 +71,13 @@ def check_header(block: bytes) -> None:
 
     Some old writers added the bytes as signed numbers; that is accepted too.
     """
-    stated = number(block[_CHECKSUM], "checksum")
+    try:
+        stated = number(block[_CHECKSUM], "checksum")
+    except InvalidArchive as error:
+        raise InvalidArchive(f"{_INVALID}: {error.reason}") from error
     actual = header_sum(block)
     if stated == actual:
         return
     negative = sum(byte & 0x80 for byte in block) - sum(byte & 0x80 for byte in block[_CHECKSUM])
     if stated != actual - 2 * negative:
-        raise InvalidArchive("a header's checksum is wrong: this is no tar, or it is damaged")
+        raise InvalidArchive(f"{_INVALID}: its checksum is wrong; this is no tar, or it is damaged")

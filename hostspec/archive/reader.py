@@ -116,7 +116,7 @@ class TarReader:
                 return self._member(block, flag)
             extensions.add(flag, self._extension(block))
         if extensions.are_pending:
-            raise InvalidArchive("the archive ends after an extended header")
+            raise InvalidArchive("unexpected EOF: the archive ends after an extended header")
         return None
 
     def _extension(self, block: bytes) -> bytes:

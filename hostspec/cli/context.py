@@ -99,6 +99,10 @@ class Context:
                 transient=None if transient is None else transient == "true",
                 observers=self._observers(),
             )
+            with suppress(
+                OSError
+            ):  # as with the peer, a store that was looked into can be another's additional store
+                os.makedirs(self._store.root, 0o700, exist_ok=True)
             self._tell_what_is_unknown()
             self._clean_up_after_the_dead(self._store)
         return self._store

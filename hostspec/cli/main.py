@@ -92,4 +92,8 @@ def _open_missing_streams() -> None:
 
 
 def _debugging(words: Sequence[str]) -> bool:
-    return any(word in {"-D", "--debug"} for word in words)
+    """Tell whether errors are to show where they come from; with several flags, the last counts."""
+    from hostspec.cli.grammar import TRUE  # noqa: PLC0415 - only an error needs it
+
+    found = [word.partition("=") for word in words if word.partition("=")[0] in {"-D", "--debug"}]
+    return bool(found) and (not found[-1][1] or found[-1][2] in TRUE)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hostspec.cli.context import Context
 from hostspec.cli.grammar import Arguments, UsageError
 from hostspec.cli.render import print_json
-from hostspec.errors import OperationNotSupported
+from hostspec.errors import HostspecError, LayerInUse, OperationNotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,9 +48,16 @@ def check(context: Context, arguments: Arguments) -> int:
         return _sum_up(report, KINDS)
     errors = store.repair(report, containers=force)
     for error in errors:
-        print(f"hostspec: {error}", file=sys.stderr)
+        print(f"hostspec: {_told(error)}", file=sys.stderr)
     left = [part for part in KINDS if part[2] or (part[1] == "container" and not force)]
     return _sum_up(report, left) or (1 if errors else 0)
+
+
+def _told(error: HostspecError) -> str:
+    """Say why something could not be removed, a container's layer in the words that scripts look for."""
+    if isinstance(error, LayerInUse) and error.how.endswith("container"):
+        return f"layer {error.name} used by container {', '.join(error.users)}: layer is in use by a container"
+    return str(error)
 
 
 def _print_report(report: CheckReport, *, as_json: bool) -> None:

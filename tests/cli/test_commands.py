@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -301,6 +302,37 @@ def test_a_root_directory_becomes_an_image(hostspec: Commands, tmp_path: Path) -
 def test_global_flags_are_taken_after_the_command_too(hostspec: Commands, image: str) -> None:
     assert image
     assert main(["layers", *hostspec.store_flags, "-q"]) == 0
+
+
+def test_of_several_debug_flags_the_last_counts(hostspec: Commands) -> None:
+    assert "Traceback" in hostspec("--debug=false", "--debug", "get-names", "nope").err
+
+    done = hostspec("--debug", "--debug=false", "get-names", "nope")
+
+    assert (done.code, done.err.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("junk", "words"), [(b"junk" * 300, "invalid tar header"), (b"junk", "unexpected EOF")]
+)
+def test_what_is_no_tar_is_refused_in_the_words_that_scripts_look_for(
+    hostspec: Commands, junk: bytes, words: str
+) -> None:
+    hostspec.good("create-layer", "-i", "x")
+
+    for content in (junk, gzip.compress(junk)):
+        done = hostspec("apply-diff", "x", content=content)
+        assert (done.code, done.out) == (1, "")
+        assert words in done.err
+
+
+def test_a_store_that_was_looked_into_can_be_another_ones_additional_store(
+    hostspec: Commands, tmp_path: Path
+) -> None:
+    other = Commands(tmp_path / "other")
+    assert other.good("layers") == ""
+
+    assert hostspec.good("--storage-opt", f"vfs.imagestore={other.root}", "layers") == ""
 
 
 def test_debug_shows_each_operation_of_the_driver(hostspec: Commands) -> None:

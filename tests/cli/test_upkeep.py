@@ -35,8 +35,7 @@ def test_damage_is_listed_by_object_and_removed(hostspec: Commands) -> None:
     assert done.code == 1
     lines = done.out.splitlines()
     assert lines[0] == "layer top:"
-    assert lines[1].startswith(" layer top: ")
-    assert lines[1].endswith(": layer content incorrect digest")
+    assert lines[1].startswith(" layer top: layer content incorrect digest: ")
     assert "image image:" in lines
     assert "base" not in done.out
     expected = "1 layer errors, 0 read-only layer errors, 1 image errors, 0 read-only image errors, "
@@ -62,6 +61,20 @@ def test_damaged_containers_go_only_by_force(hostspec: Commands) -> None:
     assert hostspec("check", "--force").code == 0
     assert hostspec.good("containers", "-q") == ""
     assert hostspec.good("check") == ""
+
+
+@pytest.mark.usefixtures("image")
+def test_a_damaged_layer_of_a_container_stays_in_the_words_that_scripts_look_for(hostspec: Commands) -> None:
+    hostspec.good("create-container", "-i", "k", "debian")
+    (container,) = json.loads(hostspec.good("container", "-j", "k"))
+    hostspec.good("delete", "image", "top")
+
+    done = hostspec("check", "-r")
+
+    assert done.code == 1
+    expected = f"layer {container['layer']} used by container k: layer is in use by a container"
+    assert expected in done.err
+    assert " container k: image image: image missing" in done.out.splitlines()
 
 
 @pytest.mark.usefixtures("image")

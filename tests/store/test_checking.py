@@ -112,7 +112,7 @@ def test_what_nobody_brought_is_found_only_by_the_thorough_check(sample: Sample)
     assert sample.problems(quick=True) == set()
     report = sample.store.check()
     (finding,) = report.having(Problem.LAYER_MODIFIED)
-    assert str(finding) == f"layer {top}: +/etc/intruder: layer content modified"
+    assert str(finding) == f"layer {top}: +/etc/intruder, layer content modified"
     assert sample.repair() == []
     sample.check_only_the_healthy_is_left()
 
@@ -227,6 +227,9 @@ def test_damaged_data_of_an_image_is_found(sample: Sample, content: bytes | None
     else:
         item.write_bytes(content)
     assert sample.problems() == {("image", sample.image.id, problem)}
+    (finding,) = sample.store.check().findings
+    (key,) = (each for each in sample.image.big_data if not each.isalnum())
+    assert str(finding).startswith(f'image {sample.image.id}: data item "{key}": {problem.value}')
     assert sample.repair() == []
     sample.check_only_the_healthy_is_left()
 
@@ -236,7 +239,8 @@ def test_missing_data_of_a_layer_is_found(sample: Sample) -> None:
     sample.store.set_big_data(top, "item", b"x")
     assert sample.problems() == set()
     shutil.rmtree(Path(sample.store.root, f"{sample.store.driver_name}-layers", top.id))
-    assert ("layer", top.id, Problem.LAYER_DATA_MISSING) in sample.problems()
+    (finding,) = sample.store.check().having(Problem.LAYER_DATA_MISSING)
+    assert str(finding).startswith(f'layer {top.id}: data item "item": layer data item is missing')
 
 
 def _damage_container(sample: Sample) -> Container:

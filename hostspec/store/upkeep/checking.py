@@ -95,8 +95,7 @@ def _check_images(root: GraphRoot, seen: _Seen, damaged: dict[str, Finding]) -> 
     A damaged mapped copy is no damage of the image: another can be made of its top layer.
     """
     for image in seen.images:
-        for problem, detail in data_of(root, image):
-            yield Finding("image", image.id, problem, detail, image.read_only)
+        yield from data_of(root, image)
         if image.layer and image.layer not in seen.layers:
             detail = f"layer {image.layer}"
             yield Finding("image", image.id, Problem.IMAGE_LAYER_MISSING, detail, image.read_only)
@@ -114,8 +113,7 @@ def _check_containers(
     root: GraphRoot, seen: _Seen, damaged: dict[str, Finding], damaged_images: dict[str, Finding]
 ) -> Iterator[Finding]:
     for container in seen.containers:
-        for problem, detail in data_of(root, container):
-            yield Finding("container", container.id, problem, detail)
+        yield from data_of(root, container)
         if container.image and container.image not in seen.images:
             detail = f"image {container.image}"
             yield Finding("container", container.id, Problem.CONTAINER_IMAGE_MISSING, detail)

@@ -48,14 +48,19 @@ class Finding(NamedTuple):
     problem: Problem
     """What is wrong."""
     detail: str = ""
-    """Where or how: a path, a key, an ID."""
+    """Where it is: a path, a key, an ID."""
     read_only: bool = False
     """Whether the object lies in an additional store, which is never written."""
+    reason: str = ""
+    """How it was noticed, where there is more to say than the problem."""
 
     def __str__(self) -> str:
         prefix = "read-only " if self.read_only else ""
-        middle = f": {self.detail}" if self.detail else ""
-        return f"{prefix}{self.kind} {self.id}{middle}: {self.problem.value}"
+        # As the Go library writes it, with what it does not say at the end: scripts look for the beginning.
+        comma = "," if self.problem is Problem.LAYER_MODIFIED else ":"
+        middle = f" {self.detail}{comma}" if self.detail else ""
+        end = f": {self.reason}" if self.reason else ""
+        return f"{prefix}{self.kind} {self.id}:{middle} {self.problem.value}{end}"
 
 
 class CheckReport(NamedTuple):

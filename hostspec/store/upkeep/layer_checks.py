@@ -54,7 +54,7 @@ class LayerChecks:
                     while file.read(_Digest.PIECE):
                         pass
             except (OSError, HostspecError) as error:
-                yield _finding(layer, Problem.LAYER_DATA_MISSING, f"data item {key!r}: {_reason(error)}")
+                yield _finding(layer, Problem.LAYER_DATA_MISSING, f'data item "{key}"', _reason(error))
 
     def files_of(self, layer: Layer, *, is_containers: bool) -> Iterator[Finding]:
         """Find a layer that cannot be mounted, or has other files than it brought.
@@ -70,14 +70,14 @@ class LayerChecks:
                 if self._trees:
                     yield from self._tree(layer, tree)
         except (HostspecError, OSError) as error:
-            yield _finding(layer, Problem.LAYER_UNUSABLE, _reason(error))
+            yield _finding(layer, Problem.LAYER_UNUSABLE, reason=_reason(error))
 
     def _diff(self, layer: Layer, digest: str, tree: str) -> Iterator[Finding]:
         """Put the tar together again that the layer came from, and compare its digest."""
         try:
             expected = _Digest(digest)
         except ValueError as error:
-            yield _finding(layer, Problem.LAYER_DIGEST, str(error))
+            yield _finding(layer, Problem.LAYER_DIGEST, reason=str(error))
             return
         try:
             with ExitStack() as held:
@@ -87,7 +87,7 @@ class LayerChecks:
             yield from self._digest_alone(layer, digest, tree)
             return
         except InvalidArchive as error:
-            yield _finding(layer, Problem.LAYER_DIGEST, str(error))
+            yield _finding(layer, Problem.LAYER_DIGEST, reason=str(error))
             return
         problem = self._problem(layer, expected)
         if problem is not None:
@@ -103,7 +103,7 @@ class LayerChecks:
                 while piece := stream.read(_Digest.PIECE):
                     expected.content(memoryview(piece))
         except InvalidArchive as error:
-            yield _finding(layer, Problem.LAYER_DIGEST, str(error))
+            yield _finding(layer, Problem.LAYER_DIGEST, reason=str(error))
             return
         problem = self._problem(layer, expected)
         if problem is not None:
@@ -171,7 +171,8 @@ class _Digest:
 
     def problem(self, layer: Layer) -> Finding | None:
         if self._hash.hexdigest() != self._hex:
-            return _finding(layer, Problem.LAYER_DIGEST, f"is {self._hash.name}:{self._hash.hexdigest()}")
+            found = f"is {self._hash.name}:{self._hash.hexdigest()}"
+            return _finding(layer, Problem.LAYER_DIGEST, reason=found)
         if layer.diff_size is not None and layer.diff_size not in {-1, self._size}:
             return _finding(
                 layer, Problem.LAYER_SIZE, f"read {self._size} bytes instead of {layer.diff_size} bytes"
@@ -179,8 +180,8 @@ class _Digest:
         return None
 
 
-def _finding(layer: Layer, problem: Problem, detail: str) -> Finding:
-    return Finding("layer", layer.id, problem, detail, layer.read_only)
+def _finding(layer: Layer, problem: Problem, detail: str = "", reason: str = "") -> Finding:
+    return Finding("layer", layer.id, problem, detail, layer.read_only, reason)
 
 
 def _reason(error: Exception) -> str:
