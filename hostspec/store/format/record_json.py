@@ -30,6 +30,9 @@ Json = dict[str, object]
 
 _NO_MAP = IdMap()
 _EMPTY: Mapping[str, object] = {}
+# A table has tens of thousands of lists, whose items are looked at in one go.
+_TEXT = frozenset({str})
+_NUMBER = frozenset({int})
 
 
 class Malformed(Exception):
@@ -207,28 +210,28 @@ def _id(fields: Json) -> str:
 
 
 def _text(fields: Json, name: str) -> str:
-    value = fields.pop(name, None)
+    value = fields.pop(name, "")
+    if isinstance(value, str):
+        return value
     if value is None:
         return ""
-    if not isinstance(value, str):
-        raise Malformed(f"{name!r} is no text")
-    return value
+    raise Malformed(f"{name!r} is no text")
 
 
 def _number(fields: Json, name: str) -> int:
-    value = fields.pop(name, None)
+    value = fields.pop(name, 0)
+    if isinstance(value, int):
+        return value
     if value is None:
         return 0
-    if not isinstance(value, int):
-        raise Malformed(f"{name!r} is no whole number")
-    return value
+    raise Malformed(f"{name!r} is no whole number")
 
 
 def _texts(fields: Json, name: str) -> tuple[str, ...]:
     value = fields.pop(name, None)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+    if not isinstance(value, list) or not {*map(type, value)} <= _TEXT:
         raise Malformed(f"{name!r} is no list of texts")
     return tuple(value)
 
@@ -237,7 +240,7 @@ def _numbers(fields: Json, name: str) -> tuple[int, ...]:
     value = fields.pop(name, None)
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(each, int) for each in value):
+    if not isinstance(value, list) or not {*map(type, value)} <= _NUMBER:
         raise Malformed(f"{name!r} is no list of whole numbers")
     return tuple(value)
 

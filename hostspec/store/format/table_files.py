@@ -145,7 +145,7 @@ class TableFile(NamedTuple):
             ) from error
         if rows is None:
             return []
-        if any(each in content for each in _HALVES_BEGIN):
+        if b"\\" in content and any(each in content for each in _HALVES_BEGIN):
             rows = _as_unicode(rows)
         if not isinstance(rows, list):
             raise StoreCorrupt(
