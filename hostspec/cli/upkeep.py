@@ -56,7 +56,9 @@ def check(context: Context, arguments: Arguments) -> int:
 def _told(error: HostspecError) -> str:
     """Say why something could not be removed, a container's layer in the words that scripts look for."""
     if isinstance(error, LayerInUse) and error.how.endswith("container"):
-        return f"layer {error.name} used by container {', '.join(error.users)}: layer is in use by a container"
+        return (
+            f"layer {error.name} used by container {', '.join(error.users)}: layer is in use by a container"
+        )
     return str(error)
 
 

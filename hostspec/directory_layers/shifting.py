@@ -19,6 +19,8 @@ from hostspec.values import Shifting, StoredIds
 __all__ = ["ShiftedMounts"]
 
 _DIRECTORY = "shifted"
+_SWITCH_OFF = "_CONTAINERS_OVERLAY_DISABLE_IDMAP"
+"""Environment variable by which newer versions of containers/storage are made to copy instead of shifting."""
 _DELETED = "//deleted"  # how the kernel shows a mount whose root directory is gone
 _ENTERED_BY_ALL = 0o711  # a container's root is no root of the host
 
@@ -50,6 +52,10 @@ class ShiftedMounts:
 
         if not idmap:
             return Shifting(possible=True, reason="nothing to map", stored=StoredIds.UNMAPPED)
+        # What is shifted already can still be mounted, as its files would be shown with wrong owners else.
+        if os.environ.get(_SWITCH_OFF) == "yes":
+            reason = f"switched off by {_SWITCH_OFF} in the environment"
+            return Shifting(possible=False, reason=reason, stored=StoredIds.UNMAPPED)
         try:
             os.close(self._clone(directory, idmap, read_only=True))
         except OperationNotSupported as refusal:

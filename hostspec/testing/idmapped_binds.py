@@ -244,6 +244,20 @@ class IdmappedBindsConformance(DriverFixtures):
         assert not os.path.exists(f"{directory}/run/shifted")
 
     @where_it_shifts
+    def test_the_environment_keeps_from_shifting_more_but_not_from_mounting(
+        self, driver: GraphDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        committed(driver, "base", file="x")
+        monkeypatch.setenv("_CONTAINERS_OVERLAY_DISABLE_IDMAP", "yes")
+        shifting = driver.supports_shifting(MAPPED)
+
+        assert not shifting.possible
+        assert "_CONTAINERS_OVERLAY_DISABLE_IDMAP" in shifting.reason
+        path = driver.mount("base", MountOptions(idmap=MAPPED))
+        assert os.stat(path).st_uid == MAPPED.root()[0]
+        driver.unmount("base", path)
+
+    @where_it_shifts
     def test_an_ordinary_user_is_told_why_nothing_is_shifted(self, driver: GraphDriver) -> None:
         committed(driver, "base")
 
