@@ -16,6 +16,7 @@ from hostspec.values import Change, ChangeKind, DiskUsage, Extents
 __all__ = ["content_bytes", "joined", "length_of", "measure_tree"]
 
 _BLOCK_BYTES = 512  # the unit of st_blocks, whatever the file system's own is
+_WITH_SIZE = frozenset({stat.S_IFREG, stat.S_IFLNK})
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE})
 """What the kernel says of a name that now leads nowhere, or to something of another kind."""
 
@@ -51,7 +52,7 @@ def measure_tree(tree: str, *, blocks_are_shared: bool, limit_bytes: int | None 
 
 
 def content_bytes(tree: str, changes: Iterable[Change]) -> int:
-    """Return the bytes of content of files that changed, each inode counted once.
+    """Return the bytes of what changed: content of files and targets of symbolic links, each inode once.
 
     Args:
         tree: Where the files are; what is deleted meanwhile does not count.
@@ -67,7 +68,7 @@ def content_bytes(tree: str, changes: Iterable[Change]) -> int:
             continue
         with _unless_gone():
             found = os.lstat(tree + change.path)
-            if stat.S_ISREG(found.st_mode) and found.st_ino not in inodes:
+            if stat.S_IFMT(found.st_mode) in _WITH_SIZE and found.st_ino not in inodes:
                 total += found.st_size
                 if found.st_nlink > 1:
                     inodes.add(found.st_ino)

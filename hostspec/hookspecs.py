@@ -364,7 +364,10 @@ class GraphDriverSpec:
 
     @hookspec(firstresult=True)
     def diff_size(self, layer: LayerRef, parent: LayerRef | None) -> int | None:
-        """Return the bytes of file content that ``diff`` would carry, headers left out. May decline.
+        """Return the bytes that ``diff`` would carry, headers left out. May decline.
+
+        They are the content of files and the targets of symbolic links, as the Go library counts them
+        (archive.ChangesSize).
 
         Raises:
             Unknown: One of them is not known.

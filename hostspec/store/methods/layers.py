@@ -219,7 +219,7 @@ class LayerMethods:
         return diff(self._root, reference, parent)
 
     def diff_size(self, reference: str, parent: str | None = None) -> int:
-        """Return the bytes of file content in that difference.
+        """Return the bytes in that difference: content of files, and targets of symbolic links.
 
         Raises:
             Unknown: There is no such layer.
