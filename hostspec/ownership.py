@@ -124,6 +124,17 @@ class _Pass:
         # each file synced, four take little more than half of what one takes: they wait for the disk.
         return _COPYING_THREADS if self.copies_content else 1
 
+    def look_at(self, entry: os.DirEntry[str]) -> os.stat_result:
+        """Return what the kernel says of an entry of a directory."""
+        try:
+            return entry.stat(follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        # With index=on, overlayfs says so while another thread has the inode copied up by another name.
+        with self._linking:
+            return entry.stat(follow_symlinks=False)
+
     def count(self, files: int, changed_files: int, changed_bytes: int) -> None:
         """Count what was done in one directory."""
         with self._counting:
@@ -210,7 +221,7 @@ class _ShiftedDirectory:
                     path = f"{self._path}/{name}"
                     if path in self._pass.left_out:
                         continue
-                    found = entry.stat(follow_symlinks=False)
+                    found = self._pass.look_at(entry)
                     files += 1
                     is_directory = stat.S_ISDIR(found.st_mode)
                     if is_directory:

@@ -65,6 +65,8 @@ def plan_mount(
     if not below:
         # There must be something below; a read-only mount wants two layers.
         lowers.append(empty_lower(layer, spare))
+    if not os.path.isdir(home):
+        home = lowers[0].home  # without a layer of its own: what is mounted lies in an additional store
     plan = MountPlan(home, lowers, choices=choices, label=label, idmap=idmap)
     if read_only and by_program:
         return plan._replace(choices=choices.without_overlay("volatile"))
