@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol, cast
 from hostspec.archive.headers import BLOCK
 from hostspec.errors import InvalidArchive
 
-__all__ = ["ByteSource", "Trace", "Viewed"]
+__all__ = ["ByteSource", "Trace", "Viewed", "pieces_of"]
 
 BUFFER_SIZE = 1 << 19
 """Bytes; large enough that calls don't count, small enough to stay in a processor's cache."""
@@ -158,6 +158,16 @@ class ByteSource:
         if self._trace is not None:
             self._trace.framing(memoryview(block))
         return bytes(block)
+
+
+def pieces_of(stream: BinaryIO) -> Iterator[memoryview]:
+    """Yield what is in a stream; each piece is valid until the next is asked for.
+
+    All go through one buffer: where each read makes a new one, new memory can cost more than all else.
+    """
+    next_view = _views_of(stream)
+    while piece := next_view():
+        yield piece
 
 
 def _views_of(stream: BinaryIO) -> _NextView:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+from hostspec.archive.byte_source import pieces_of
 from hostspec.archive.compressing import compressing
 from hostspec.archive.compression import Compression
 from hostspec.cli.context import Context
@@ -22,7 +22,6 @@ __all__ = ["apply_diff", "changes", "diff", "diff_size"]
 
 KIND_NUMBERS = {ChangeKind.MODIFY: 0, ChangeKind.ADD: 1, ChangeKind.DELETE: 2}
 """How the peer writes kinds in JSON (pkg/archive/changes.go)."""
-COPY_SIZE = 1 << 17  # larger buffers are new memory for each read, and cost more than they save
 
 
 def changes(context: Context, arguments: Arguments) -> None:
@@ -70,7 +69,8 @@ def diff(context: Context, arguments: Arguments) -> None:
         _output(arguments) as target,
         compressing(target, compression) as packed,
     ):
-        shutil.copyfileobj(stream, packed, COPY_SIZE)
+        for piece in pieces_of(stream):
+            packed.write(piece)
 
 
 def _compression(arguments: Arguments, own: int) -> Compression:

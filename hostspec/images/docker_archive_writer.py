@@ -13,12 +13,12 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+from hostspec.archive.byte_source import pieces_of
 from hostspec.images.docker_archive import LIST
 from hostspec.images.documents import digest_of, encode, parse_json
 
 __all__ = ["DockerArchiveWriter"]
 
-_COPY_SIZE = 1 << 20
 _MODE = 0o444
 
 
@@ -44,7 +44,7 @@ class DockerArchiveWriter:
         self._file.write(bytes(tarfile.BLOCKSIZE))
         sha256 = hashlib.sha256()
         size = 0
-        while piece := stream.read(_COPY_SIZE):
+        for piece in pieces_of(stream):
             sha256.update(piece)
             self._file.write(piece)
             size += len(piece)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
+from hostspec.archive.byte_source import pieces_of
 from hostspec.archive.compressing import compressing
 from hostspec.archive.compression import Compression
 from hostspec.errors import InvalidArchive, InvalidRequest
@@ -21,7 +22,6 @@ from hostspec.kernel.filelocks import lock
 
 __all__ = ["OciLayoutWriter", "WrittenBlob"]
 
-_COPY_SIZE = 1 << 20
 _INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 
@@ -81,7 +81,7 @@ class OciLayoutWriter:
         """
         with new_file(self._blobs) as new:
             with compressing(new.file, compression) as target:
-                while piece := stream.read(_COPY_SIZE):
+                for piece in pieces_of(stream):
                     target.write(piece)
             new.file.flush()
             new.file.seek(0)
