@@ -22,20 +22,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Self
+from contextlib import ExitStack
 
-from hostspec.archive.comparison import Child, list_entries, looks_untouched, walk_changes
+from hostspec.archive.comparison import Child, list_entries, list_types, looks_untouched, walk_changes
+from hostspec.archive.descent import Descent
 from hostspec.archive.entries import Entry, Owners, differ
 from hostspec.errors import DriverFailed
 from hostspec.idmap import IdMap
-from hostspec.kernel.resolve import open_in_root
 from hostspec.values import Change, ChangeKind
 
 __all__ = ["compare_trees"]
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def compare_trees(
@@ -58,8 +54,8 @@ def compare_trees(
     """
     with ExitStack() as held:
         try:
-            new = held.enter_context(_Tree(new_root, new_map))
-            old = held.enter_context(_Tree(old_root, old_map)) if old_root is not None else None
+            new = _Tree(new_root, new_map, held)
+            old = _Tree(old_root, old_map, held) if old_root is not None else None
         except OSError as error:
             raise DriverFailed(f"compare {new_root} with {old_root}", error) from error
         yield from walk_changes(_TwoTrees(new, old))
@@ -68,33 +64,17 @@ def compare_trees(
 class _Tree:
     """A tree that is compared."""
 
-    def __init__(self, root: str, idmap: IdMap) -> None:
-        self.fd = os.open(root, _DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, root: str, idmap: IdMap, held: ExitStack) -> None:
+        self._descent = held.enter_context(Descent(root))
+        self.fd = self._descent.root
         self.owners = Owners(idmap)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self.fd)
-
-    @contextmanager
-    def entries(self, path: str) -> Iterator[dict[str, Entry] | None]:
-        """Open a directory and give what is in it by name; ``None`` when there is none."""
+    def find(self, path: str) -> int | None:
+        """Return an open directory (until one outside is asked for), or ``None`` when there is none."""
         try:
-            fd = open_in_root(self.fd, path or ".", _DIRECTORY | os.O_NOFOLLOW)
+            return self._descent.enter_child(path) if path else self.fd
         except (FileNotFoundError, NotADirectoryError):
-            yield None
-            return
-        try:
-            yield list_entries(fd, self.owners)
-        finally:
-            os.close(fd)
+            return None
 
 
 class _TwoTrees:
@@ -114,28 +94,32 @@ class _TwoTrees:
         return ChangeKind.MODIFY if differ(ours, theirs) else None
 
     def children(self, path: str) -> list[Child]:
-        with ExitStack() as held:
-            ours = held.enter_context(self._new.entries(path)) or {}
-            theirs = self._theirs(path, held)
-            return [_compare(name, ours.get(name), theirs.get(name)) for name in sorted({**theirs, **ours})]
+        fd = self._new.find(path)
+        fd_below = self._find_below(path)
+        if fd_below is None or self._old is None:
+            found = {} if fd is None else list_types(fd)
+            return [Child.added(name, found[name]) for name in sorted(found)]
+        ours = {} if fd is None else list_entries(fd, self._new.owners)
+        theirs = list_entries(fd_below, self._old.owners)
+        return [_compare(name, ours.get(name), theirs.get(name)) for name in sorted({**theirs, **ours})]
 
-    def _theirs(self, path: str, held: ExitStack) -> dict[str, Entry]:
-        """Return what the old tree has in a directory; each is asked for after the one in which it lies."""
+    def _find_below(self, path: str) -> int | None:
+        """Find a directory of the old tree; each is asked for after the one in which it lies."""
         if self._old is None:
-            return {}
-        # Where it had a symbolic link instead, the path would lead on to somewhere else.
+            return None
+        # Where it had something else instead, nothing in it can be there.
         if self._new_from is not None and path.startswith(f"{self._new_from}/"):
-            return {}
-        found = held.enter_context(self._old.entries(path))
-        self._new_from = path if found is None else None
-        return found or {}
+            return None
+        fd = self._old.find(path)
+        self._new_from = path if fd is None else None
+        return fd
 
 
 def _compare(name: str, new: Entry | None, old: Entry | None) -> Child:
     if new is None:
         return Child(name, ChangeKind.DELETE)
     if old is None:
-        return Child(name, ChangeKind.ADD, new.is_directory)
+        return Child.added(name, new.file_type)
     same = os.path.samestat(new.status, old.status)
     kind = ChangeKind.MODIFY if differ(new, old) else None
-    return Child(name, kind, new.is_directory and not same)
+    return Child(name, kind, new.file_type, new.is_directory and not same)

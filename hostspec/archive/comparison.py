@@ -11,9 +11,23 @@ from hostspec.archive.entries import Entry, Owners, carried_xattrs
 from hostspec.errors import DriverFailed
 from hostspec.values import Change, ChangeKind
 
-__all__ = ["Child", "Trees", "list_entries", "looks_untouched", "walk_changes"]
+__all__ = ["Child", "SeenChange", "Trees", "list_entries", "list_types", "looks_untouched", "walk_changes"]
 
 _NEW_ROOT_MODES = frozenset({0o755, 0o555})  # ours, and the Go library's
+
+
+class SeenChange(Change):
+    """A change, with what the walk knows of the file; equal to the same change without."""
+
+    file_type: int
+    """What there is now, as in octal modes (``S_IFREG``, …); 0 where nothing is, or the walk cannot say."""
+
+    @classmethod
+    def of(cls, path: str, kind: ChangeKind, file_type: int) -> SeenChange:
+        """Return a change to a file of this type."""
+        made = cls(path, kind)
+        made.file_type = file_type
+        return made
 
 
 class Child(NamedTuple):
@@ -22,8 +36,15 @@ class Child(NamedTuple):
     name: str
     kind: ChangeKind | None
     """How it changed, or ``None``."""
+    file_type: int = 0
+    """As in :class:`SeenChange`."""
     enter: bool = False
     """It is a directory in which more may have changed."""
+
+    @classmethod
+    def added(cls, name: str, file_type: int) -> Child:
+        """Return a name that was not there before, and all that is in it neither."""
+        return cls(name, ChangeKind.ADD, file_type, file_type == stat.S_IFDIR)
 
 
 class Trees(Protocol):
@@ -46,7 +67,7 @@ def walk_changes(trees: Trees) -> Iterator[Change]:
     try:
         root = trees.root()
         if root is not None:
-            yield Change("/", root)
+            yield SeenChange.of("/", root, stat.S_IFDIR)
         # Directories on the way: path, what is left in it, whether it was reported.
         way: list[tuple[str, Iterator[Child]]] = [("", iter(trees.children("")))]
         reported = 1
@@ -60,9 +81,9 @@ def walk_changes(trees: Trees) -> Iterator[Change]:
             where = path = f"{above}/{child.name}"
             if child.kind is not None:
                 for between, _ in way[reported:]:
-                    yield Change(between, ChangeKind.MODIFY)
+                    yield SeenChange.of(between, ChangeKind.MODIFY, stat.S_IFDIR)
                 reported = len(way)
-                yield Change(path, child.kind)
+                yield SeenChange.of(path, child.kind, child.file_type)
             if child.enter:
                 way.append((path, iter(trees.children(path))))
                 if child.kind is not None:
@@ -82,6 +103,23 @@ def list_entries(fd: int, owners: Owners) -> dict[str, Entry]:
                 continue  # gone meanwhile: a container may be running
             found[each.name] = Entry(fd, each.name, status, owners)
     return found
+
+
+def list_types(fd: int) -> dict[str, int]:
+    """Return the types of what is in an open directory, by name: as in octal modes, but 0 for special files.
+
+    Most file systems tell them with the names, so that no file is looked at.
+    """
+    with os.scandir(fd) as entries:
+        return {each.name: _file_type(each) for each in entries}
+
+
+def _file_type(entry: os.DirEntry[str]) -> int:
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    if entry.is_dir(follow_symlinks=False):
+        return stat.S_IFDIR
+    return stat.S_IFLNK if entry.is_symlink() else 0
 
 
 def looks_untouched(root: Entry) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from zlib import adler32
 
-from hostspec.archive.headers import BLOCK, HEADER, Kind, header_sum
+from hostspec.archive.headers import BLOCK, Kind
 from hostspec.archive.pax import XATTR_PREFIX, format_records
 
 __all__ = ["EntryHeader", "encode_header"]
@@ -15,8 +16,9 @@ _PREFIX_SIZE = 155
 _NS = 1_000_000_000
 _MAX_SHORT = 0o7777777
 _MAX_LONG = 0o77777777777
-_SPACES = b" " * 8
-_MAGIC = b"ustar\x0000"
+_MAGIC = b"ustar\x0000".ljust(72, b"\0")  # and no names of user and group
+_REST_SIZE = 255
+_DEVICES = frozenset({Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,33 +48,29 @@ class EntryHeader:
 def encode_header(header: EntryHeader) -> bytes:
     """Return the blocks of a header, with an extended header before it where one is needed."""
     records: list[tuple[bytes, bytes]] = []
-    prefix, name = _split(header.name, records)
+    prefix, name = b"", header.name
+    if len(name) > _NAME_SIZE or not name.isascii():
+        prefix, name = _split(name, records)
     link = header.link
-    if len(link) > _NAME_SIZE or not link.isascii():
+    if link and (len(link) > _NAME_SIZE or not link.isascii()):
         records.append((b"linkpath", link))
         link = link[:_NAME_SIZE]
     seconds, fraction = divmod(header.mtime_ns, _NS)
     if fraction or not 0 <= seconds <= _MAX_LONG:
         records.append((b"mtime", _decimal_time(header.mtime_ns)))
-    uid = _fitting(b"uid", header.uid, _MAX_SHORT, records)
-    gid = _fitting(b"gid", header.gid, _MAX_SHORT, records)
-    size = _fitting(b"size", header.size, _MAX_LONG, records)
+        seconds = seconds if 0 <= seconds <= _MAX_LONG else 0
+    numbers = (
+        header.mode,
+        _fitting(b"uid", header.uid, _MAX_SHORT, records),
+        _fitting(b"gid", header.gid, _MAX_SHORT, records),
+        _fitting(b"size", header.size, _MAX_LONG, records),
+        seconds,
+    )
     for key, value in header.xattrs.items():
         records.append((XATTR_PREFIX + os.fsencode(key), value))
-    is_device = header.kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE)
-    block = _block(
-        name=name,
-        mode=header.mode,
-        uid=uid,
-        gid=gid,
-        size=size,
-        mtime=seconds if 0 <= seconds <= _MAX_LONG else 0,
-        kind=header.kind,
-        link=link,
-        major=os.major(header.device) if is_device else 0,
-        minor=os.minor(header.device) if is_device else 0,
-        prefix=prefix,
-    )
+    device = header.device if header.kind in _DEVICES else 0
+    rest = _rest(device, prefix) if device or prefix else _PLAIN_REST
+    block = _block(name, numbers, header.kind, link, rest)
     return _extended(header.name, sorted(records)) + block if records else block
 
 
@@ -84,17 +82,15 @@ def _extended(name: bytes, records: list[tuple[bytes, bytes]]) -> bytes:
     above, _, last = name.rstrip(b"/").rpartition(b"/")
     label = b"/".join(part for part in (above, b"PaxHeaders.0", last) if part)
     ascii_label = label.decode("ascii", "ignore").encode()[:_NAME_SIZE]
-    block = _block(name=ascii_label, size=len(data), kind=Kind.PAX)
+    block = _block(ascii_label, (0, 0, 0, len(data), 0), Kind.PAX, b"", _PLAIN_REST)
     return block + data + bytes(-len(data) % BLOCK)
 
 
 def _split(name: bytes, records: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Return prefix and name as ustar holds them, and add a record where it cannot."""
+    """Return prefix and name as ustar holds a long or odd one, and add a record where it cannot."""
     if not name.isascii():
         records.append((b"path", name))
         return b"", name[:_NAME_SIZE]
-    if len(name) <= _NAME_SIZE:
-        return b"", name
     # The last slash that leaves a prefix short enough; one at the end belongs to the name.
     at = name.rfind(b"/", 0, min(_PREFIX_SIZE + 1, len(name) - 1))
     if at > 0 and len(name) - at - 1 <= _NAME_SIZE:
@@ -126,38 +122,23 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def _block(  # noqa: PLR0913 - one for each field
-    *,
-    name: bytes,
-    kind: bytes,
-    size: int,
-    mode: int = 0,
-    uid: int = 0,
-    gid: int = 0,
-    mtime: int = 0,
-    link: bytes = b"",
-    major: int = 0,
-    minor: int = 0,
-    prefix: bytes = b"",
+def _rest(device: int, prefix: bytes) -> bytes:
+    """Return what follows the link in a header block."""
+    numbers = b"%07o\0%07o\0" % (os.major(device), os.minor(device))
+    return (_MAGIC + numbers + prefix).ljust(_REST_SIZE, b"\0")
+
+
+_PLAIN_REST = _rest(0, b"")
+
+
+def _block(
+    name: bytes, numbers: tuple[int, int, int, int, int], kind: bytes, link: bytes, rest: bytes
 ) -> bytes:
-    """Return one header block."""
-    fields = (
-        name,
-        b"%07o\0" % mode,
-        b"%07o\0" % uid,
-        b"%07o\0" % gid,
-        b"%011o\0" % size,
-        b"%011o\0" % mtime,
-        _SPACES,
-        kind,
-        link,
-        _MAGIC,
-        b"",
-        b"",
-        b"%07o\0" % major,
-        b"%07o\0" % minor,
-        prefix,
-        b"",
-    )
-    block = HEADER.pack(*fields)
-    return b"%b%06o\0 %b" % (block[:148], header_sum(block), block[156:])
+    """Return one header block.
+
+    The low half of Adler-32 is one more than the sum of the bytes modulo 65,521. What is written here
+    stays below that: 100 bytes of the name and of the link at most 255 each, all others ASCII.
+    """
+    fields = name.ljust(_NAME_SIZE, b"\0"), *numbers, kind, link.ljust(_NAME_SIZE, b"\0"), rest
+    block = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0        %b%b%b" % fields
+    return b"%b%06o\0 %b" % (block[:148], (adler32(block) & 0xFFFF) - 1, block[156:])

@@ -63,6 +63,11 @@ class Entry:
         self.owners = owners
 
     @property
+    def file_type(self) -> int:
+        """What it is itself, as in octal modes (``S_IFREG``, …)."""
+        return stat.S_IFMT(self.status.st_mode)
+
+    @property
     def is_directory(self) -> bool:
         """Whether it is one itself, no link to one."""
         return stat.S_ISDIR(self.status.st_mode)

@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 from hostspec.archive.headers import BLOCK
 from hostspec.errors import DriverFailed
 
-__all__ = ["Content", "LayerStream", "Parts"]
+__all__ = ["Content", "LayerStream", "Part", "Parts"]
 
 
 class Content(NamedTuple):
@@ -25,8 +25,11 @@ class Content(NamedTuple):
     """Its path, for errors."""
 
 
-Parts = Generator[bytes | Content]
-"""What a tar is made of: bytes, and files whose content, filled up to whole blocks, comes at that place."""
+Part = tuple[bytes, Content | None]
+"""Bytes, and perhaps a file whose content, filled up to whole blocks, comes after them."""
+
+Parts = Generator[Part]
+"""What a tar is made of."""
 
 
 class LayerStream(io.RawIOBase, BinaryIO):
@@ -37,7 +40,7 @@ class LayerStream(io.RawIOBase, BinaryIO):
         super().__init__()
         self._parts = parts
         self._held = held
-        self._pending = memoryview(b"")
+        self._pending = b""
         self._content: Content | None = None
         self._left = 0
 
@@ -54,19 +57,19 @@ class LayerStream(io.RawIOBase, BinaryIO):
         if self.closed:
             raise ValueError("read of a closed layer")
         view = memoryview(buffer).cast("B")
+        size = len(view)
         filled = 0
-        while filled < len(view):
+        while filled < size:
             if self._pending:
-                count = min(len(self._pending), len(view) - filled)
-                view[filled : filled + count] = self._pending[:count]
-                self._pending = self._pending[count:]
+                piece = self._pending[: size - filled]
+                self._pending = self._pending[len(piece) :]
+                end = filled + len(piece)
+                view[filled:end] = piece
+                filled = end
             elif self._content is not None:
-                count = self._read_content(self._content, view[filled:])
+                filled += self._read_content(self._content, view[filled:])
             elif not self._advance():
                 break
-            else:
-                continue
-            filled += count
         return filled
 
     def close(self) -> None:
@@ -82,11 +85,9 @@ class LayerStream(io.RawIOBase, BinaryIO):
         part = next(self._parts, None)
         if part is None:
             return False
-        if isinstance(part, Content):
-            self._content = part
-            self._left = part.size
-        else:
-            self._pending = memoryview(part)
+        self._pending, self._content = part
+        if self._content is not None:
+            self._left = self._content.size
         return True
 
     def _read_content(self, content: Content, view: memoryview) -> int:
@@ -98,7 +99,7 @@ class LayerStream(io.RawIOBase, BinaryIO):
             raise DriverFailed(f"read {content.path}", "it has become shorter while it was packed")
         self._left -= count
         if not self._left:
-            self._pending = memoryview(bytes(-content.size % BLOCK))
+            self._pending = bytes(-content.size % BLOCK)
             self._drop_content()
         return count
 

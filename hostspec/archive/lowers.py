@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -139,6 +140,17 @@ class MergedDirectory:
                     status = entry.stat(follow_symlinks=False)
                     (hidden if self.is_whiteout(level, entry.name, status) else seen).add(entry.name)
         return seen
+
+    def whiteouts_among(self, types: Mapping[str, int]) -> set[str]:
+        """Return which names of the topmost layer, given with their types, say that something is gone."""
+        suspects = {0, stat.S_IFREG} if self._marks_by_xattr[0] else {0}
+        hidden = set()
+        for name in (name for name, file_type in types.items() if file_type in suspects):
+            with suppress(FileNotFoundError):  # gone meanwhile: a container may be running
+                status = os.stat(name, dir_fd=self.fds[0], follow_symlinks=False)
+                if self.is_whiteout(0, name, status):
+                    hidden.add(name)
+        return hidden
 
     def is_whiteout(self, level: int, name: str, status: os.stat_result) -> bool:
         """Tell whether this layer's entry says that the name is gone."""

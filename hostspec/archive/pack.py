@@ -18,22 +18,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 
 from hostspec.archive.changes import compare_trees
+from hostspec.archive.descent import Descent
 from hostspec.archive.encode import EntryHeader, encode_header
 from hostspec.archive.headers import BLOCK, Kind
-from hostspec.archive.layer_stream import Content, LayerStream, Parts
+from hostspec.archive.layer_stream import Content, LayerStream, Part, Parts
 from hostspec.archive.log import log
 from hostspec.archive.whiteouts import WHITEOUT_PREFIX, is_carried_xattr
 from hostspec.errors import DriverFailed
 from hostspec.idmap import IdMap
 from hostspec.idshift import IdShift
-from hostspec.kernel.resolve import open_in_root
 from hostspec.values import Change, ChangeKind
 
 __all__ = ["pack", "pack_tree"]
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _END = bytes(2 * BLOCK)
+_OPENED = frozenset({stat.S_IFREG, stat.S_IFDIR})
+_NO_LONGER_THAT = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO})
 
 
 def pack(root: str, changes: Iterable[Change], *, idmap: IdMap) -> LayerStream:
@@ -80,53 +81,75 @@ class _Packer:
     """Makes headers for the files of one tree."""
 
     def __init__(self, root: str, idmap: IdMap, held: ExitStack) -> None:
-        self._root = os.open(root, _DIRECTORY | os.O_CLOEXEC)
-        held.callback(os.close, self._root)
-        held.callback(self._leave)
+        self._descent = held.enter_context(Descent(root))
         self._shift = IdShift(idmap, IdMap())
         self._maps = bool(idmap)
-        self._above: tuple[str, int] = ("", self._root)
         self._linked: dict[tuple[int, int], tuple[bytes, int]] = {}
 
     def parts(self, changes: Iterable[Change]) -> Parts:
-        """Yield the tar: bytes, and files whose content, padded to whole blocks, comes at that place."""
+        """Yield the tar: each header with what follows it, and the end."""
         for change in changes:
+            path = change.path
             try:
                 if change.kind is ChangeKind.DELETE:
-                    yield _whiteout(change.path)
+                    part: Part = _whiteout(path), None
                 else:
-                    yield from self._entry(change.path)
+                    part = self._seen(path, getattr(change, "file_type", 0))
             except FileNotFoundError:
-                log.warning("%s: has gone while the layer was packed", change.path)
+                log.warning("%s: has gone while the layer was packed", path)
+                continue
             except OSError as error:
-                raise DriverFailed(f"pack {change.path}", error) from error
-        yield _END
+                raise DriverFailed(f"pack {path}", error) from error
+            yield part
+        yield _END, None
 
-    def _entry(self, path: str) -> Iterator[bytes | Content]:
+    def _seen(self, path: str, file_type: int) -> Part:
+        """Do :meth:`_entry`, again if something else has taken the place of what was seen."""
+        try:
+            return self._entry(path, file_type)
+        except OSError as error:
+            if not file_type or error.errno not in _NO_LONGER_THAT:
+                raise
+            return self._entry(path, 0)
+
+    def _entry(self, path: str, file_type: int) -> Part:
+        """Return the header of a file, nothing if it is left out, and its content if there is some.
+
+        Args:
+            path: Absolute within the tree.
+            file_type: What it seems to be, as in octal modes, or 0.
+        """
         above, _, name = path.rpartition("/")
-        directory = self._enter(above)
+        directory = self._descent.enter(above)
         if name.startswith(WHITEOUT_PREFIX):
             log.warning("%s: is left out, since its name would delete another file", path)
-            return
-        name = name or "."
-        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode):
-            fd = os.open(name, _READ, dir_fd=directory)
-            try:
-                status = os.fstat(fd)
-                header = self._header(path, fd, "", status)
-                yield encode_header(header)
-            except BaseException:
-                os.close(fd)
-                raise
-            if header.size:
-                yield Content(fd, header.size, path)
-            else:
-                os.close(fd)
-        elif stat.S_ISSOCK(status.st_mode):
+            return b"", None
+        if file_type == stat.S_IFREG:
+            return self._file(path, os.open(name, _READ, dir_fd=directory))
+        if file_type == stat.S_IFDIR:
+            fd = self._descent.enter_child(path) if name else directory
+            return encode_header(self._header(path, fd, "", os.fstat(fd))), None
+        status = os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
+        found = stat.S_IFMT(status.st_mode)
+        if found in _OPENED:
+            return self._entry(path, found)
+        if found == stat.S_IFSOCK:
             log.info("%s: is left out, since layers hold no sockets", path)
-        else:
-            yield encode_header(self._header(path, directory, name, status))
+            return b"", None
+        return encode_header(self._header(path, directory, name, status)), None
+
+    def _file(self, path: str, fd: int) -> Part:
+        """Return header and content of a file; takes over its descriptor."""
+        content = None
+        try:
+            header = self._header(path, fd, "", os.fstat(fd))
+            encoded = encode_header(header)
+            if header.size:
+                content = Content(fd, header.size, path)
+        finally:
+            if content is None:
+                os.close(fd)
+        return encoded, content
 
     def _header(self, path: str, fd: int, name: str, status: os.stat_result) -> EntryHeader:
         """Return the header of a file: of ``fd`` itself, or of ``name`` in that directory."""
@@ -143,14 +166,12 @@ class _Packer:
             mtime_ns=status.st_mtime_ns,
             device=status.st_rdev,
         )
-        if status.st_nlink > 1 and not stat.S_ISDIR(mode):
-            first = self._first_link(header.name, status)
-            if first is not None:
-                header.kind = Kind.HARD_LINK
-                header.link = first
-                return header
         if stat.S_ISDIR(mode):
             header.name = header.name + b"/" if header.name else b"./"
+        elif status.st_nlink > 1 and (first := self._first_link(header.name, status)) is not None:
+            header.kind = Kind.HARD_LINK
+            header.link = first
+            return header
         elif stat.S_ISREG(mode):
             header.size = status.st_size
         elif stat.S_ISLNK(mode):
@@ -182,22 +203,6 @@ class _Packer:
                 value = os.getxattr(target, key, follow_symlinks=follow)
                 carried[key] = self._shift.xattr(key, value, path) if self._maps else value
         return carried
-
-    def _enter(self, above: str) -> int:
-        """Return a descriptor of a directory; the last one stays open."""
-        known, fd = self._above
-        if above == known:
-            return fd
-        self._leave()
-        fd = open_in_root(self._root, above, _DIRECTORY) if above else self._root
-        self._above = (above, fd)
-        return fd
-
-    def _leave(self) -> None:
-        _, fd = self._above
-        if fd != self._root:
-            os.close(fd)
-        self._above = ("", self._root)
 
 
 _KINDS = {

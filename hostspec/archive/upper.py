@@ -12,18 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from hostspec.archive.comparison import Child, list_entries, looks_untouched, walk_changes
+from hostspec.archive.comparison import Child, list_entries, list_types, looks_untouched, walk_changes
+from hostspec.archive.descent import Descent
 from hostspec.archive.entries import Entry, Owners, differ, same_content
 from hostspec.archive.lowers import MergedDirectory, NotNative, read_xattr
 from hostspec.archive.whiteouts import WhiteoutForm
 from hostspec.errors import DriverFailed
 from hostspec.idmap import IdMap
-from hostspec.kernel.resolve import open_in_root
 from hostspec.values import Change, ChangeKind
 
 __all__ = ["UpperFacts", "inspect_upper", "upper_changes"]
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class UpperFacts(NamedTuple):
@@ -89,30 +87,37 @@ def upper_changes(
     """
     with ExitStack() as held:
         try:
-            fd = os.open(upper, _DIRECTORY)
-            held.callback(os.close, fd)
+            descent = held.enter_context(Descent(upper))
             below = held.enter_context(MergedDirectory.of(lowers, form))
         except OSError as error:
             raise DriverFailed(f"read {upper}", error) from error
-        yield from walk_changes(_Upper(fd, below, form, Owners(upper_map), Owners(lower_map)))
+        yield from walk_changes(_Upper(descent, below, form, Owners(upper_map), Owners(lower_map)))
 
 
 class _Upper:
     """Compares an upper directory with the merged layers below it."""
 
     def __init__(
-        self, fd: int, below: MergedDirectory, form: WhiteoutForm, owners: Owners, owners_below: Owners
+        self,
+        descent: Descent,
+        below: MergedDirectory,
+        form: WhiteoutForm,
+        owners: Owners,
+        owners_below: Owners,
     ) -> None:
-        self._fd = fd
+        self._descent = descent
         self._below = below
         self._prefix = form.xattr_prefix
         self._form = form
         self._owners = owners
         self._owners_below = owners_below
         self._hiding: list[str] = []
+        # The uppermost directory on the way that no layer below has.
+        self._new_from: str | None = None
 
     def root(self) -> ChangeKind | None:
-        ours = Entry(self._fd, ".", os.fstat(self._fd), self._owners)
+        root = self._descent.root
+        ours = Entry(root, ".", os.fstat(root), self._owners)
         if not self._below.fds:
             return None if looks_untouched(ours) else ChangeKind.MODIFY
         fd = self._below.fds[0]
@@ -120,19 +125,32 @@ class _Upper:
         return ChangeKind.MODIFY if differ(ours, theirs) else None
 
     def children(self, path: str) -> list[Child]:
-        with ExitStack() as held:
-            try:
-                fd = open_in_root(self._fd, path or ".", _DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                return []  # deleted since it was listed
-            held.callback(os.close, fd)
-            ours = list_entries(fd, self._owners)
-            below = self._below.walk(path.split("/")[1:])
-            if below is None:
-                new = sorted(ours.keys() - self._whiteouts(fd, ours))
-                return [Child(name, ChangeKind.ADD, ours[name].is_directory) for name in new]
-            held.enter_context(below)
-            return self._compare(path, fd, ours, below)
+        try:
+            fd = self._descent.enter_child(path) if path else self._descent.root
+        except (FileNotFoundError, NotADirectoryError):
+            return []  # deleted since it was listed
+        below = self._walk_below(path)
+        if below is None:
+            new = self._new(fd)
+            return [Child.added(name, new[name]) for name in sorted(new)]
+        with below:
+            return self._compare(path, fd, list_entries(fd, self._owners), below)
+
+    def _walk_below(self, path: str) -> MergedDirectory | None:
+        """Open a directory in the layers below; each is asked for after the one in which it lies."""
+        if self._new_from is not None and path.startswith(f"{self._new_from}/"):
+            return None
+        below = self._below.walk(path.split("/")[1:])
+        self._new_from = path if below is None else None
+        return below
+
+    def _new(self, fd: int) -> dict[str, int]:
+        """Return the types of what is in a directory that no layer below has, by name."""
+        found = list_types(fd)
+        with MergedDirectory([os.dup(fd)], self._form) as here:
+            for name in here.whiteouts_among(found):
+                del found[name]
+        return found
 
     def _compare(self, path: str, fd: int, ours: dict[str, Entry], below: MergedDirectory) -> list[Child]:
         whiteouts = self._whiteouts(fd, ours)
@@ -148,12 +166,13 @@ class _Upper:
                 if old is not None:
                     children.append(Child(name, ChangeKind.DELETE))
             elif old is None:
-                children.append(Child(name, ChangeKind.ADD, new.is_directory))
+                children.append(Child.added(name, new.file_type))
             else:
                 same = not differ(new, old) and (
                     new.is_directory or self._same_content(path, new, old, below)
                 )
-                children.append(Child(name, None if same else ChangeKind.MODIFY, new.is_directory))
+                kind = None if same else ChangeKind.MODIFY
+                children.append(Child(name, kind, new.file_type, new.is_directory))
         return children
 
     def _same_content(self, path: str, new: Entry, old: Entry, below: MergedDirectory) -> bool:

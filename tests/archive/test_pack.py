@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import tarfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from hostspec.archive.changes import compare_trees
+from hostspec.archive.comparison import SeenChange
 from hostspec.archive.encode import EntryHeader, encode_header
 from hostspec.archive.headers import Kind
 from hostspec.archive.pack import pack, pack_tree
@@ -106,6 +108,50 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> Non
             stream.read()
 
 
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(trees())
+def test_what_a_walk_has_seen_of_the_files_makes_no_difference(tree: Tree) -> None:
+    with directories(1) as (source,):
+        build(source, tree)
+        seen = list(compare_trees(source, None, new_map=IdMap(), old_map=IdMap()))
+        with pack(source, seen, idmap=IdMap()) as stream:
+            with_types = stream.read()
+        with pack(source, [Change(path, kind) for path, kind in seen], idmap=IdMap()) as stream:
+            assert stream.read() == with_types
+
+
+@pytest.mark.parametrize("file_type", [stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK], ids=["file", "dir", "link"])
+def test_a_file_that_has_become_something_else_is_packed_as_what_it_is(
+    tmp_path: Path, file_type: int
+) -> None:
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file").write_bytes(b"x" * 5000)
+    (tmp_path / "link").symlink_to("dir")
+    os.mkfifo(tmp_path / "fifo")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+    paths = ["/dir", "/fifo", "/file", "/link", "/socket"]
+    seen = [SeenChange.of(path, ChangeKind.ADD, file_type) for path in paths]
+    with pack(str(tmp_path), seen, idmap=IdMap()) as stream:
+        assert stream.read() == packed(tmp_path, *paths)
+
+
+def test_a_tree_of_any_depth_takes_few_descriptors(tmp_path: Path) -> None:
+    path = tmp_path
+    for _ in range(200):
+        path /= "d"
+        path.mkdir()
+    for above in [path, *path.parents][:201]:
+        (above / "file").write_bytes(b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    with pack_tree(str(tmp_path), idmap=IdMap()) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+        found = 0
+        for member in tar:
+            found += 1
+            assert len(os.listdir("/proc/self/fd")) < before + 110, member.name
+    assert found == 1 + 200 + 201
+
+
 def test_an_owner_outside_the_map_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(IdNotMapped) as caught:
@@ -194,6 +240,14 @@ def test_holes_are_written_as_zeros(tmp_path: Path) -> None:
         {"device": os.makedev(4095, 1048575), "kind": Kind.CHARACTER_DEVICE},
         {"xattrs": {"user.\udcff": bytes(range(256)), "user.b": b""}},
         {"mode": 0o7777},
+        {
+            "name": b"\xff" * 300,
+            "link": b"\xff" * 300,
+            "mode": 0o7777,
+            "mtime_ns": 10**18 + 1,
+            "kind": Kind.SYMLINK,
+        },
+        {"name": b"\x7f" * 155 + b"/" + b"\x7f" * 100, "link": b"\xff" * 300, "kind": Kind.SYMLINK},
     ],
     ids=str,
 )
