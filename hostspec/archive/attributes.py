@@ -192,6 +192,10 @@ class Attributes:
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     raise InvalidArchive(f"its extended attribute {key} has no valid value") from None
+                if name and self._privileged and error.errno == errno.EPERM and key.startswith("user."):
+                    # xattr(7), "Extended user attributes"; the Go library refuses it too.
+                    reason = f"only files and directories can have its extended attribute {key[:_SHOWN]}"
+                    raise InvalidArchive(reason) from None
                 allowed = (errno.ENOTSUP,) if self._privileged else _UNSUPPORTED
                 if error.errno in _TOO_LARGE:
                     raise InvalidArchive(
