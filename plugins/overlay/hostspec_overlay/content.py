@@ -29,21 +29,20 @@ class Difference(NamedTuple):
     idmap_below: IdMap
     """The map that the files below carry."""
 
-    def needs_mount(self) -> bool:
+    def needs_mount(self, *, with_content: bool = False) -> bool:
         """Tell whether only the kernel can follow what is in these directories: renamed ones.
 
-        Raises:
-            DriverFailed: The operating system refused.
-        """
-        return any(_inspected(directory).redirects for directory in (self.layer.diff, *self.below))
-
-    def has_stubs(self) -> bool:
-        """Tell whether files lack their content (``metacopy``), so that it must be read from a mount.
+        Args:
+            with_content: The layer's files are to be read too, so that stubs without theirs (``metacopy``)
+                need a mount as well.
 
         Raises:
             DriverFailed: The operating system refused.
         """
-        return _inspected(self.layer.diff).stubs
+        own = _inspected(self.layer.diff)
+        if own.redirects or (with_content and own.stubs):
+            return True
+        return any(_inspected(directory).redirects for directory in self.below)
 
     def changes(self) -> Iterator[Change]:
         """Yield what the layer changes.

@@ -235,7 +235,7 @@ class OverlayDriver:
         """Pack the upper directory, where ``parent`` is what the layer stands on."""
         with failing(f"diff layer {layer.layer_id}"):
             found = self._difference(layer, parent)
-            if found is None or found.needs_mount() or found.has_stubs():
+            if found is None or found.needs_mount(with_content=True):
                 return None
             from hostspec.archive.pack import pack
 
