@@ -38,7 +38,7 @@ def _made(root: GraphRoot, directory: str, identifier: str) -> str:
     path = os.path.join(directory, identifier, _OWN)
     if not os.path.isdir(path):
         root.refuse_if_read_only()
-        with refusals("make", path):
+        with refusals("write", path):
             os.makedirs(path, 0o700, exist_ok=True)
     return path
 

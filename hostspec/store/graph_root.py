@@ -20,6 +20,7 @@ from hostspec.store.format.mount_counts import MountCounts
 from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.format.table_places import containers_of, images_of, layers_of
 from hostspec.store.format.tables import Edit
+from hostspec.store.refusals import refusals
 from hostspec.store.reserve import Reserve
 from hostspec.store.unsettled import Unsettled
 
@@ -193,7 +194,8 @@ class GraphRoot:
         """Have the driver take down what it mounted at its home, and others look for it again."""
         with self._storage_lock.exclusive() as held:
             self.driver.cleanup()
-            held.record_write()
+            with refusals("write", self._storage_lock.path):
+                held.record_write()
 
     def refuse_if_read_only(self) -> None:
         """Raise StoreReadOnly if the store was opened for reading."""
@@ -228,7 +230,8 @@ class GraphRoot:
             )
         if not self.read_only:
             for home in dict.fromkeys((layout.home, layout.image_home)):
-                os.makedirs(home, 0o700, exist_ok=True)
+                with refusals("write", home):
+                    os.makedirs(home, 0o700, exist_ok=True)
             self._clear_up(driver)
         return driver
 

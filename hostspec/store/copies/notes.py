@@ -13,8 +13,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from hostspec.errors import HostspecError
 from hostspec.store.format.atomic import sync_directory
 from hostspec.store.graph_root import GraphRoot
+from hostspec.store.notices import warn
+from hostspec.store.refusals import refusals
 
 __all__ = [
     "CopyNote",
@@ -50,31 +53,49 @@ def note_strategy(
 
     What others rely on survives a power loss, as the record of the copy does: without it, a copy in which
     owners were replaced would be taken for one that serves everybody.
+
+    Raises:
+        StoreReadOnly: It may not be written.
+        DriverFailed: The operating system refused for another reason.
     """
     way = f"{strategy} {_SQUASHED}" if squashed else strategy
     path = _path(root, layer_id)
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write("\n".join(filter(None, (way, template))))
+    with refusals("write", path):
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write("\n".join(filter(None, (way, template))))
+            if squashed or template:
+                file.flush()
+                os.fsync(file.fileno())
         if squashed or template:
-            file.flush()
-            os.fsync(file.fileno())
-    if squashed or template:
-        sync_directory(os.path.dirname(path))
+            sync_directory(os.path.dirname(path))
 
 
 def note_use(root: GraphRoot, layer_id: str) -> None:
-    """Note that a copy is used just now; the caller knows that it is there to stay."""
-    if not renew_note(root, layer_id):
-        note_strategy(root, layer_id, "")
+    """Note that a copy is used just now; the caller knows that it is there to stay.
+
+    What it is used for is done or under way, so if this fails it is only said.
+    """
+    try:
+        if not renew_note(root, layer_id):
+            note_strategy(root, layer_id, "")
+    except HostspecError as error:
+        warn(f"when mapped copy {layer_id} was last used is not noted: {error}")
 
 
 def renew_note(root: GraphRoot, layer_id: str) -> bool:
-    """Note that somebody is about to use a copy, if there is a note; tell whether there is one."""
-    try:
-        os.utime(_path(root, layer_id))
-    except FileNotFoundError:
-        return False
+    """Note that somebody is about to use a copy, if there is a note; tell whether there is one.
+
+    Raises:
+        StoreReadOnly: It may not be written.
+        DriverFailed: The operating system refused for another reason.
+    """
+    path = _path(root, layer_id)
+    with refusals("write", path):
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
     return True
 
 
@@ -104,8 +125,9 @@ def noted(root: GraphRoot) -> list[str]:
 def forget(root: GraphRoot, layer_ids: Iterable[str]) -> None:
     """Delete the notes about copies that somebody removed who does not know of notes."""
     for layer_id in layer_ids:
-        with suppress(FileNotFoundError):
-            os.unlink(_path(root, layer_id))
+        path = _path(root, layer_id)
+        with refusals("write", path), suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _path(root: GraphRoot, layer_id: str) -> str:

@@ -209,28 +209,36 @@ class OccasionLocks:
                     try:
                         yield
                     finally:
-                        os.unlink(lock.path)
+                        with refusals("write", lock.path):
+                            os.unlink(lock.path)
                     return
 
     def sweep(self) -> None:
-        """Delete the files of those who died while they held one."""
-        try:
-            names = [name for name in os.listdir(self._directory) if name.startswith(_OCCASION)]
-        except FileNotFoundError:
-            return
-        for name in names:
-            path = os.path.join(self._directory, name)
+        """Delete the files of those who died while they held one.
+
+        Raises:
+            StoreReadOnly: They may not be deleted.
+            DriverFailed: The operating system refused for another reason.
+        """
+        with refusals("write", self._directory):
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                names = [name for name in os.listdir(self._directory) if name.startswith(_OCCASION)]
             except FileNotFoundError:
-                continue
-            try:
-                if filelocks.lock(fd, exclusive=True, wait=False) and HeldLock(fd, exclusive=True).is_at(
-                    path
-                ):
-                    os.unlink(path)
-            finally:
-                os.close(fd)
+                return
+            for name in names:
+                _delete_unless_held(os.path.join(self._directory, name))
+
+
+def _delete_unless_held(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if filelocks.lock(fd, exclusive=True, wait=False) and HeldLock(fd, exclusive=True).is_at(path):
+            os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 def _noted(open_: Callable[[], Descriptor]) -> Descriptor:

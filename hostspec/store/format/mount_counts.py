@@ -55,10 +55,10 @@ class MountCountsEdit:
         else:
             self._counts.pop(count.layer, None)
         rows = [{"id": each.layer, "path": each.path, "count": each.users} for each in self._counts.values()]
-        self._held.record_write()
         # Nothing is mounted after a power loss, so there is no point in syncing.
         content = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
         with refusals("write", self._path):
+            self._held.record_write()
             replace_file(self._path, content.encode("utf-8", "surrogateescape"), durable=False)
 
 
@@ -90,7 +90,8 @@ class MountCounts:
         if self._lock.read_only:
             raise StoreReadOnly(os.path.dirname(self._path))
         with self._lock.exclusive() as held:
-            discard_leftover(self._path)
+            with refusals("write", self._path):
+                discard_leftover(self._path)
             yield MountCountsEdit(self._path, held, _load(self._path))
 
 

@@ -16,6 +16,7 @@ from hostspec.store.format.atomic import discard_leftover
 from hostspec.store.format.locking import HeldLock, HeldLocks, LockFile, LockFiles
 from hostspec.store.format.records import Container, Image, Layer
 from hostspec.store.format.table_files import Content, Damage, Format, TableFile
+from hostspec.store.refusals import refusals
 
 __all__ = ["READ_ONLY", "Edit", "Snapshot", "Table"]
 
@@ -279,19 +280,21 @@ class Table(Generic[Record]):
         """Hold the lock alone, to look and then to change.
 
         Raises:
-            StoreReadOnly: This store was opened for reading.
+            StoreReadOnly: This store was opened for reading, or may not be written.
             StoreCorrupt: A file cannot be understood.
         """
         if self._lock.read_only:
             raise StoreReadOnly(os.path.dirname(self._lock.path))
         with self._lock.exclusive() as held:
             for file in self._files:
-                discard_leftover(file.path)
+                with refusals("write", file.path):
+                    discard_leftover(file.path)
             yield Edit(self, held, self._load(held))
 
     def write(self, held: HeldLock | HeldLocks, edit: Edit[Record], places: set[int]) -> None:
         """Write the files of these indexes; for :meth:`Edit.save`."""
-        token = held.record_write()
+        with refusals("write", self._lock.path):
+            token = held.record_write()
         for place in sorted(places):
             rows: list[object] = [
                 self._format.to_json(record) for record in edit if edit.place_of(record.id) == place

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -47,7 +48,8 @@ class UnnamedFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.file.close()
+        with suppress(OSError):  # what it has not been able to write, and nobody has synced, goes with it
+            self.file.close()
 
     def sync(self) -> None:
         """Make durable what has been written.
