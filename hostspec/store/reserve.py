@@ -6,6 +6,7 @@ file of that size lies in the store, and gives its blocks away when there are no
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 
@@ -41,7 +42,7 @@ class Reserve:
 
 def _fill(directory: str) -> None:
     path = _path(directory)
-    table = os.stat(os.path.join(directory, "layers.json")).st_size
+    table = _largest_table(directory)
     kept = _size(path)
     if table <= _LONGEST_EMPTY_TABLE:
         if kept is not None:
@@ -58,10 +59,22 @@ def _fill(directory: str) -> None:
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        if wanted:
-            os.posix_fallocate(fd, 0, wanted)
+        _allocate(fd, wanted)
     finally:
         os.close(fd)
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Give a file so many blocks, or as many as there are: what counts as free may be held back (xfs)."""
+    while size:
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            size = size * 7 // 8
+        else:
+            return
 
 
 def _release(directory: str) -> None:
@@ -80,6 +93,11 @@ def _release(directory: str) -> None:
 def _wanted(table: int) -> int:
     """Return how many bytes a removal may write, where the largest table has so many."""
     return _NOTES_AND_DIRECTORIES + 2 * table
+
+
+def _largest_table(directory: str) -> int:
+    stem = directory.removesuffix("layers")
+    return max(_size(f"{stem}{kind}/{kind}.json") or 0 for kind in ("layers", "images", "containers"))
 
 
 def _free(directory: str) -> int:
