@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
 from hostspec.errors import InvalidRequest, Unknown
-from hostspec.store.format.atomic import sync_directory
+from hostspec.store.format.atomic import TEMPORARY_PREFIX, sync_directory
 from hostspec.store.format.layout import big_data_file_name
 from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.tables import Edit
 from hostspec.store.format.unnamed_files import UnnamedFile, link_as
 from hostspec.store.graph_root import GraphRoot
+from hostspec.store.recovery import recover_under_lock
 from hostspec.store.refusals import refusals
+from hostspec.store.unsettled import ITEM, Note
 
-__all__ = ["NewItems", "path_of", "pull_up", "read_item", "set_item"]
+__all__ = ["NewItems", "path_of", "pull_up", "read_item", "set_item", "settle_items"]
 
-Described = TypeVar("Described", Image, Container)
+Record = TypeVar("Record", Layer, Image, Container)
+
+_OFFER = ".new-"
+"""Begins the names of what is to take an item's place; no item's own name begins so."""
 
 
 def path_of(root: GraphRoot, record: Layer | Image | Container, key: str) -> str:
@@ -49,34 +55,54 @@ def read_item(root: GraphRoot, record: Layer | Image | Container, key: str) -> b
 def set_item(root: GraphRoot, record: Layer | Image | Container, key: str, content: bytes) -> None:
     """Store an item and record it.
 
+    One that is replaced keeps its place until the record tells of the new one. After a failure, or the death
+    of the process, whoever comes next finishes the rest of what the record tells of, and drops what it does
+    not.
+
     Raises:
         Unknown: The object has been removed.
         StoreReadOnly: The store was opened for reading.
         InvalidRequest: No file name can be made of the key.
     """
     root.refuse_if_read_only()
-    layout = root.layout
-    if isinstance(record, Layer):
-        with NewItems(layout.layers, {key: content}) as items, root.layers.writing() as layers:
-            layer = layers.get(record.id)
-            layers.refuse_read_only(layer.id)
-            items.publish(root, layer)
-            if key not in layer.big_data:
-                layers.put(layer._replace(big_data=(*layer.big_data, key)))
-                layers.save()
-    elif isinstance(record, Image):
-        with NewItems(layout.images, {key: content}) as items, root.images.writing() as images:
-            image = images.get(record.id)
-            images.refuse_read_only(image.id)
-            items.publish(root, image)
-            images.put(items.noted_in(image))
-            images.save()
-    else:
-        with NewItems(layout.containers, {key: content}) as items, root.containers.writing() as containers:
-            container = containers.get(record.id)
-            items.publish(root, container)
-            containers.put(items.noted_in(container))
-            containers.save()
+    with NewItems(_home(root, record), {key: content}) as items, root.editing(with_driver=False) as edits:
+        recover_under_lock(root, edits)
+        if isinstance(record, Layer):
+            _set_items(root, edits.layers, record.id, items)
+        elif isinstance(record, Image):
+            _set_items(root, edits.images, record.id, items)
+        else:
+            _set_items(root, edits.containers, record.id, items)
+
+
+def settle_items(root: GraphRoot, record: Layer | Image | Container) -> None:
+    """Put what is offered for a record's items in their places, where the record tells of it; drop the rest.
+
+    The caller holds the lock, and nobody is setting items of the record.
+
+    Raises:
+        StoreReadOnly: The record's directory may not be written.
+        DriverFailed: The operating system refused; repeating it goes on.
+    """
+    directory = _directory(root, record)
+    recorded = {big_data_file_name(key) for key in record.big_data}
+    digests = {big_data_file_name(key): digest for key, digest in _digests(record).items()}
+    with refusals("write", directory):
+        try:
+            names = os.listdir(directory)
+        except FileNotFoundError:
+            return
+        for each in names:
+            if each.startswith(TEMPORARY_PREFIX):
+                _unlink(os.path.join(directory, each))
+        for name in (each.removeprefix(_OFFER) for each in names if each.startswith(_OFFER)):
+            offer, path = os.path.join(directory, _OFFER + name), os.path.join(directory, name)
+            if name in digests and digests[name] == _digest_of(offer):
+                os.rename(offer, path)
+            elif name not in recorded:
+                _unlink(path)
+            _unlink(offer)  # it is still there where both were names of one file
+        sync_directory(directory)
 
 
 class NewItems:
@@ -138,13 +164,35 @@ class NewItems:
                 link_as(unnamed.file, path)
                 sync_directory(os.path.dirname(path))
 
-    def noted_in(self, record: Described) -> Described:
+    def offer(self, root: GraphRoot, record: Layer | Image | Container) -> None:
+        """Do what :meth:`publish` does, except that what has a recorded digest stays as it is.
+
+        Beside the name of each item its new content lies under another one, until :func:`settle_items`.
+
+        Raises:
+            StoreReadOnly: The record's directory may not be written.
+            DriverFailed: The operating system refused.
+        """
+        directory = _directory(root, record)
+        with refusals("write", directory):
+            os.makedirs(directory, 0o700, exist_ok=True)
+            for key, unnamed in self._files.items():
+                name = big_data_file_name(key)
+                link_as(unnamed.file, os.path.join(directory, _OFFER + name))
+                if key not in _digests(record):
+                    link_as(unnamed.file, os.path.join(directory, name))
+            sync_directory(directory)
+
+    def noted_in(self, record: Record) -> Record:
         """Return a record that says of these items that they are there, with sizes and digests.
 
-        An image without a digest gets that of its first manifest.
+        An image without a digest gets that of its first manifest. Layers' records have only the keys.
         """
+        keys = tuple(dict.fromkeys((*record.big_data, *self._sizes)))
+        if isinstance(record, Layer):
+            return record._replace(big_data=keys)
         changed = record._replace(
-            big_data=tuple(dict.fromkeys((*record.big_data, *self._sizes))),
+            big_data=keys,
             big_data_sizes={**record.big_data_sizes, **self._sizes},
             big_data_digests={**record.big_data_digests, **self._digests},
         )
@@ -165,10 +213,43 @@ def pull_up(root: GraphRoot, image: Image) -> Image:
     return copy
 
 
+def _set_items(root: GraphRoot, table: Edit[Record], identifier: str, items: NewItems) -> None:
+    record = table.get(identifier)
+    table.refuse_read_only(record.id)
+    with root.unsettled.noting([Note(ITEM, record.id, dependant_kind=table.kind)], durable=True):
+        items.offer(root, record)
+        changed = items.noted_in(record)
+        if changed != record:
+            table.put(changed)
+            table.save()
+        settle_items(root, changed)
+
+
+def _digests(record: Layer | Image | Container) -> Mapping[str, str]:
+    return {} if isinstance(record, Layer) else record.big_data_digests
+
+
+def _digest_of(path: str) -> str:
+    from hashlib import file_digest  # noqa: PLC0415 - reading a store does not need it
+
+    with open(path, "rb") as file:
+        return f"sha256:{file_digest(file, 'sha256').hexdigest()}"
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def _directory(root: GraphRoot, record: Layer | Image | Container) -> str:
+    return os.path.join(_home(root, record), record.id)
+
+
+def _home(root: GraphRoot, record: Layer | Image | Container) -> str:
+    """Return the directory in which that of the record is."""
     layout = root.layout
     if isinstance(record, Layer):
-        return os.path.join(record.elsewhere or layout.layers, record.id)
+        return record.elsewhere or layout.layers
     if isinstance(record, Image):
-        return os.path.join(record.elsewhere or layout.images, record.id)
-    return os.path.join(layout.containers, record.id)
+        return record.elsewhere or layout.images
+    return layout.containers

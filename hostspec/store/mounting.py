@@ -112,7 +112,7 @@ def mount(
             path = os.path.normpath(root.driver.mount(target.layer.id, options))
         before = counts.get(target.layer.id)
         counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
-        root.unsettled.forget([Note(MOUNT, target.layer.id)])
+        root.unsettled.forget(Note(MOUNT, target.layer.id))
     return path
 
 
@@ -187,7 +187,7 @@ def _settle_all(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None
     for note in (Note(MOUNT, layer_id), Note(UNMOUNT, layer_id)):
         if root.unsettled.has(note):
             _settle(root, counts, note)
-            root.unsettled.forget([note])
+            root.unsettled.forget(note)
 
 
 def _settle(root: GraphRoot, counts: MountCountsEdit, note: Note) -> None:
@@ -213,7 +213,7 @@ def _noted(root: GraphRoot, note: Note) -> Iterator[None]:
     try:
         yield
     except HostspecError:
-        root.unsettled.forget([note])
+        root.unsettled.forget(note)
         raise
 
 
@@ -225,4 +225,4 @@ def _take_down(root: GraphRoot, counts: MountCountsEdit, layer_id: str) -> None:
     with _noted(root, Note(UNMOUNT, layer_id)):
         root.driver.unmount(layer_id, before.path)
     counts.put(before._replace(users=0))
-    root.unsettled.forget([Note(UNMOUNT, layer_id)])
+    root.unsettled.forget(Note(UNMOUNT, layer_id))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container as Collection
 from collections.abc import Iterable
 
 from hostspec.errors import HostspecError, LayerInUse
 from hostspec.store.format.atomic import discard_leftover
 from hostspec.store.format.layout import check_id
-from hostspec.store.format.records import Layer
-from hostspec.store.format.tables import Snapshot
+from hostspec.store.format.records import Container, Image, Layer
+from hostspec.store.format.tables import Edit, Snapshot
 from hostspec.store.graph_root import Edits, GraphRoot
 from hostspec.store.lineage import children_first, with_ancestors
-from hostspec.store.unsettled import MOUNT, UNMOUNT, Note
+from hostspec.store.unsettled import ITEM, MOUNT, UNMOUNT, Note
 
 __all__ = [
     "delete_files_of",
@@ -58,22 +57,14 @@ def recover_under_lock(root: GraphRoot, edits: Edits) -> None:
     doomed |= {note.id for note in notes if note.kind == "layer" and _is_half_made(note, edits)}
     doomed -= _in_use(edits, doomed)
     _remove_layers(root, edits, doomed)
+    left = []
     for note in notes:
         try:
-            if note.kind in {MOUNT, UNMOUNT}:
-                from hostspec.store.mounting import settle  # noqa: PLC0415 - listing does not need it
-
-                settle(root, note)
-                root.unsettled.forget([note])
-                continue
-            if note.kind == "layer" and note.id not in edits.layers and not _is_only_staged(root, note.id):
-                root.driver.remove(note.id)
-            _delete_files_without_record(root, edits, note)
+            _settle(root, edits, note)
         except (HostspecError, OSError):
-            continue
-        root.unsettled.forget([note])
+            left.append(note)
     if root.unsettled:
-        root.unsettled.forget_unfinished()
+        root.unsettled.keep(left)
 
 
 def delete_files_of(root: GraphRoot, kind: str, identifier: str) -> None:
@@ -181,14 +172,28 @@ def _remove_layers(root: GraphRoot, edits: Edits, doomed: set[str]) -> None:
     edits.layers.save()
 
 
-def _delete_files_without_record(root: GraphRoot, edits: Edits, note: Note) -> None:
-    tables: dict[str, Collection[str]] = {
-        "layer": edits.layers,
-        "image": edits.images,
-        "container": edits.containers,
-    }
-    if note.id not in tables[note.kind]:
+def _settle(root: GraphRoot, edits: Edits, note: Note) -> None:
+    """Finish or undo one thing that is noted; layers that are half made are gone already."""
+    if note.kind in {MOUNT, UNMOUNT}:
+        from hostspec.store.mounting import settle  # noqa: PLC0415 - listing does not need it
+
+        settle(root, note)
+        return
+    if note.kind == ITEM:
+        from hostspec.store.big_data import settle_items  # noqa: PLC0415
+
+        record = _tables(edits)[note.dependant_kind].with_id(note.id)
+        if record is not None:
+            settle_items(root, record)
+        return
+    if note.kind == "layer" and note.id not in edits.layers and not _is_only_staged(root, note.id):
+        root.driver.remove(note.id)
+    if note.id not in _tables(edits)[note.kind]:
         delete_files_of(root, note.kind, note.id)
+
+
+def _tables(edits: Edits) -> dict[str, Edit[Layer] | Edit[Image] | Edit[Container]]:
+    return {"layer": edits.layers, "image": edits.images, "container": edits.containers}
 
 
 def _delete_file(path: str) -> None:

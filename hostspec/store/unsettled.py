@@ -1,25 +1,30 @@
 """Notes of steps that take more than one file, for whoever comes after a killed process.
 
 A step that changes a driver's layers and one or two tables writes, first, a note for each object that
-it makes or removes, and deletes it last; so does one that mounts and counts. Notes are written by
-holders of the layer lock, so whoever holds that lock alone sees only notes of the dead. They
-survive a process, not a power loss: they are not synced, and losing one loses nothing but disk space.
+it makes or removes, and deletes them last; so does one that mounts and counts, or that replaces a big data
+item. Whoever holds all locks alone sees only notes of the dead. Those of items survive a power loss; the
+others are not synced, and losing one loses nothing but disk space.
 """
 
 # No "from __future__ import annotations": a named tuple compiles every annotation that is a string, and every
 # command imports this module.
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+from hostspec.errors import HostspecError
+from hostspec.store.format.atomic import replace_file
 from hostspec.store.refusals import refusals
 
-__all__ = ["MOUNT", "UNMOUNT", "Note", "Unsettled"]
+__all__ = ["ITEM", "MOUNT", "UNMOUNT", "Note", "Unsettled"]
 
 MOUNT, UNMOUNT = "mount", "unmount"
 """Kinds of notes that a mount and its count do not agree yet."""
+
+ITEM = "item"
+"""Kind of notes that a big data item and its record do not agree yet."""
 
 _SEPARATOR = "\n"
 
@@ -28,13 +33,13 @@ class Note(NamedTuple):
     """One object that was being made or removed."""
 
     kind: str
-    """``"layer"``, ``"image"`` or ``"container"``; or ``"mount"`` or ``"unmount"``, of a layer."""
+    """``"layer"``, ``"image"``, ``"container"``; ``"mount"`` or ``"unmount"``, of a layer; or ``"item"``."""
     id: str
-    """Its ID."""
+    """Its ID, or that of the object whose item it is."""
     created: str = ""
     """A layer's time of creation, to tell it from a later one of the same ID."""
     dependant_kind: str = ""
-    """For a layer that is nothing by itself, what it belongs to: ``"image"`` or ``"container"``."""
+    """What a layer that is nothing by itself belongs to, or has the item: ``"image"``, ``"container"``, …"""
     dependant: str = ""
     """ID of what it belongs to."""
 
@@ -47,14 +52,25 @@ class Unsettled:
         self._directory = directory
 
     @contextmanager
-    def noting(self, notes: Iterable[Note]) -> Iterator[None]:
+    def noting(self, notes: Iterable[Note], *, durable: bool = False) -> Iterator[None]:
         """Note objects while the block makes or removes them.
 
         The notes stay when the block fails, so that the next one clears up after it.
+
+        Args:
+            notes: All of one step. They lie in one file, since a full disk has no block for each.
+            durable: Have them survive a power loss.
+
+        Raises:
+            StoreReadOnly: They may not be written.
+            DriverFailed: The operating system refused for another reason. Nothing is noted.
         """
-        written = [self.write(note) for note in notes]
+        path = os.path.join(self._directory, f"step-{os.urandom(8).hex()}")
+        if texts := [*map(_text_of, notes)]:
+            self._write(path, "".join(texts), durable=durable)
         yield
-        self.forget(written)
+        if texts:
+            _delete(path)
 
     def write(self, note: Note) -> Note:
         """Note one object, and return the note.
@@ -63,59 +79,82 @@ class Unsettled:
             StoreReadOnly: It may not be written.
             DriverFailed: The operating system refused for another reason.
         """
-        path = self._path(note)
-        text = _SEPARATOR.join((*note, ""))
-        with refusals("write", path):
-            try:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            except FileNotFoundError:
-                os.makedirs(self._directory, 0o700, exist_ok=True)
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, text.encode("utf-8", "surrogateescape"))
-            finally:
-                os.close(fd)
+        self._write(self._path(note), _text_of(note), durable=False)
         return note
 
     def __bool__(self) -> bool:
         """Tell whether there are any notes."""
-        try:
-            return bool(os.listdir(self._directory))
-        except FileNotFoundError:
-            return False
+        return bool(self._names())
 
     def has(self, note: Note) -> bool:
-        """Tell whether an object is noted in that way."""
+        """Tell whether an object is noted in that way, by :meth:`write`."""
         return os.path.exists(self._path(note))
 
     def read(self) -> list[Note]:
         """Return all notes; those that a dying process did not finish writing were of no consequence."""
-        try:
-            names = sorted(os.listdir(self._directory))
-        except FileNotFoundError:
-            return []
-        return [note for note in map(self._read, names) if note is not None]
+        return [note for name in self._names() for note in self._read(name)]
 
-    def forget(self, notes: Iterable[Note]) -> None:
-        """Delete notes whose objects are settled."""
-        for note in notes:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path(note))
+    def forget(self, note: Note) -> None:
+        """Delete a note of :meth:`write` whose object is settled.
 
-    def forget_unfinished(self) -> None:
-        """Delete what is no complete note."""
-        for name in os.listdir(self._directory):
-            if self._read(name) is None:
-                os.unlink(os.path.join(self._directory, name))
+        Raises:
+            StoreReadOnly: It may not be deleted.
+            DriverFailed: The operating system refused for another reason.
+        """
+        _delete(self._path(note))
+
+    def keep(self, notes: Collection[Note]) -> None:
+        """Delete all notes except these, and what is no complete note.
+
+        Where there is no room to write the rest of a step's notes, all of them stay.
+        """
+        for name in self._names():
+            noted = self._read(name)
+            left = [note for note in noted if note in notes]
+            path = os.path.join(self._directory, name)
+            if not left:
+                _delete(path)
+            elif len(left) < len(noted):
+                with suppress(HostspecError):
+                    self._write(path, "".join(map(_text_of, left)), durable=True)
 
     def _path(self, note: Note) -> str:
         return os.path.join(self._directory, f"{note.kind}-{note.id}")
 
-    def _read(self, name: str) -> Note | None:
+    def _names(self) -> list[str]:
+        with refusals("read", self._directory):
+            try:
+                return sorted(os.listdir(self._directory))
+            except FileNotFoundError:
+                return []
+
+    def _read(self, name: str) -> list[Note]:
         path = os.path.join(self._directory, name)
-        try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as file:
-                fields = file.read().split(_SEPARATOR)
-        except FileNotFoundError:
-            return None  # settled meanwhile, by whoever wrote it
-        return Note(*fields[:-1]) if len(fields) == len(Note._fields) + 1 else None
+        with refusals("read", path):
+            try:
+                with open(path, encoding="utf-8", errors="surrogateescape") as file:
+                    *fields, rest = file.read().split(_SEPARATOR)
+            except FileNotFoundError:
+                return []  # settled meanwhile, by whoever wrote it
+        size = len(Note._fields)
+        if rest or len(fields) % size:
+            return []
+        return [Note(*fields[start : start + size]) for start in range(0, len(fields), size)]
+
+    def _write(self, path: str, text: str, *, durable: bool) -> None:
+        content = text.encode("utf-8", "surrogateescape")
+        with refusals("write", path):
+            try:
+                replace_file(path, content, durable=durable)
+            except FileNotFoundError:
+                os.makedirs(self._directory, 0o700, exist_ok=True)
+                replace_file(path, content, durable=durable)
+
+
+def _text_of(note: Note) -> str:
+    return _SEPARATOR.join((*note, ""))
+
+
+def _delete(path: str) -> None:
+    with refusals("write", path), suppress(FileNotFoundError):
+        os.unlink(path)

@@ -12,7 +12,9 @@ import pytest
 
 from hostspec.errors import DriverFailed
 from hostspec.kernel.loop import loop_filesystem
-from hostspec.store import Store, open_store
+from hostspec.store import Image, Layer, Store, open_store
+from hostspec.store.format.layout import Layout
+from hostspec.store.graph_root import GraphRoot
 from hostspec.testing.requirements import require_or_skip
 from tests.scratch_filesystems import require_mkfs
 from tests.store.tars import tar_of
@@ -72,12 +74,56 @@ def test_what_has_no_room_fails_by_name_and_leaves_the_store_as_it_was(store: St
         lambda: store.create_container("image", container_id="more"),
         lambda: store.create_image("base", image_id="more"),
         lambda: store.set_big_data(store.image("image"), "more", _CONTENT),
+        lambda: store.set_big_data(store.image("image"), "more", b"fits into any buffer"),
     ):
         with pytest.raises(DriverFailed, match=r"No space left on device.*") as refused:
             attempt()
         assert store.root in str(refused.value)
     assert _everything(store) == before
     assert not store.check()
+
+
+def test_an_item_is_replaced_wholly_or_not_at_all(store: Store) -> None:
+    store.set_metadata("image", "long " * 20_000)  # so that the item may have room, and the record none
+    image = store.image("image")
+    outcomes = set()
+    filler = f"{os.path.dirname(store.root)}/filler-{1 << 20}"
+    _fill_up(store)
+    for attempt in range(48):
+        content = b"%d" % attempt
+        before = store.big_data(image, "manifest")
+        try:
+            store.set_big_data(image, "manifest", content)
+        except DriverFailed:
+            outcomes.add("refused")
+            assert store.big_data(image, "manifest") == before
+        else:
+            outcomes.add("set")
+            assert store.big_data(image, "manifest") == content
+        assert not store.check()
+        os.truncate(filler, os.stat(filler).st_size - 4096)
+    assert outcomes == {"refused", "set"}
+
+
+def test_very_much_can_be_removed_in_one_step(store: Store) -> None:
+    """Though there is not a block for each of the objects."""
+    root = GraphRoot(Layout(store.root, store.run_root, store.driver_name))
+    with root.editing() as edits:
+        parent = "base"
+        for number in range(1000):
+            edits.layers.put(Layer(id=f"layer-{number}", parent=parent))
+            edits.images.put(Image(id=f"image-{number}"))
+            parent = f"layer-{number}"
+        edits.images.put(Image(id="high", layer=parent))
+        edits.images.save()
+        edits.layers.save()
+    root.clear_up()
+    _fill_up(store)
+    store.delete_image("high")
+    assert [layer.id for layer in store.layers()] == ["base", store.container("work").layer]
+    _fill_up(store)
+    store.wipe()
+    assert _everything(store) == ((), (), ())
 
 
 def test_a_container_can_be_looked_into(store: Store) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-__all__ = ["discard_leftover", "replace_file", "sync_directory", "temporary_path"]
+__all__ = ["TEMPORARY_PREFIX", "discard_leftover", "replace_file", "sync_directory", "temporary_path"]
 
-_TEMPORARY_PREFIX = ".tmp-"
+TEMPORARY_PREFIX = ".tmp-"
+"""Begins the names that files have until they take the place of others."""
 
 
 def replace_file(path: str, content: bytes | Iterable[bytes], *, durable: bool = True) -> None:
@@ -74,7 +75,7 @@ def sync_directory(path: str) -> None:
 def temporary_path(path: str) -> str:
     """Return the name that a file has until it replaces the one at ``path``."""
     directory, name = os.path.split(path)
-    return os.path.join(directory, _TEMPORARY_PREFIX + name)
+    return os.path.join(directory, TEMPORARY_PREFIX + name)
 
 
 def _write(fd: int, content: bytes) -> None:
