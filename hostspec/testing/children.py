@@ -1,4 +1,4 @@
-"""Child processes of a test: as other users, at once, and killed in the middle of their work.
+"""Child processes of a test: as other users, at once, and killed or refused in the middle of their work.
 
 Forked, so that they need neither an interpreter's start nor anything that is installed. A child does
 its work and ends at once: what would happen at the exit of pytest does not happen there.
@@ -6,6 +6,7 @@ its work and ends at once: what would happen at the exit of pytest does not happ
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["Work", "do_at_once", "do_in_as_user", "killed_before_step"]
+__all__ = ["Work", "do_at_once", "do_in_as_user", "killed_before_step", "refused_from_step"]
 
 Work = Callable[[], object]
 
@@ -81,22 +82,50 @@ def killed_before_step(step: int, work: Work) -> bool:
         AssertionError: The work failed.
     """
 
+    def die(number: int) -> None:
+        if number == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def until_step() -> None:
-        _die_before(step)
+        _before_each_step(die)
         work()
 
     return _wait_for(_fork(until_step), may_be_killed=True)
 
 
-def _die_before(step: int) -> None:
-    """Kill this process when it is about to take its ``step``-th step; it cannot be taken back."""
+def refused_from_step(step: int, work: Work) -> bool:
+    """Do something in a process for which everything on disk is read-only from its ``step``-th change on.
+
+    Returns:
+        True if something was refused, False if the work was over before.
+
+    Raises:
+        AssertionError: The work failed.
+    """
+    refused: list[int] = []
+
+    def refuse(number: int) -> None:
+        if number >= step:
+            refused.append(number)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    def from_step() -> None:
+        _before_each_step(refuse)
+        work()
+        if refused:
+            os.kill(os.getpid(), signal.SIGKILL)  # which tells the parent so
+
+    return _wait_for(_fork(from_step), may_be_killed=True)
+
+
+def _before_each_step(act: Callable[[int], None]) -> None:
+    """Have something done before this process takes a step, told its number; it cannot be taken back."""
     steps = itertools.count(1)
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        is_step = event in _STEPS or (event == "open" and _opens_for_writing(arguments))
         # Threads count together, and so that none misses its number.
-        if is_step and next(steps) == step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if event in _STEPS or (event == "open" and _opens_for_writing(arguments)):
+            act(next(steps))
 
     sys.addaudithook(hook)
 
