@@ -111,7 +111,12 @@ def mount(
         with _noted(root, Note(MOUNT, target.layer.id)):
             path = os.path.normpath(root.driver.mount(target.layer.id, options))
         before = counts.get(target.layer.id)
-        counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
+        try:
+            counts.put(MountCount(target.layer.id, path, (before.users if before else 0) + 1))
+        except HostspecError:
+            if before is None:  # else others would never take it down
+                root.driver.unmount(target.layer.id, path)
+            raise
         root.unsettled.forget(Note(MOUNT, target.layer.id))
     return path
 

@@ -12,6 +12,7 @@ import pytest
 
 from hostspec.errors import DriverFailed
 from hostspec.kernel.loop import loop_filesystem
+from hostspec.kernel.mountinfo import mount_points
 from hostspec.store import Image, Layer, Store, open_store
 from hostspec.store.format.layout import Layout
 from hostspec.store.graph_root import GraphRoot
@@ -131,6 +132,17 @@ def test_a_container_can_be_looked_into(store: Store) -> None:
     path = store.mount("work")
     assert Path(path, "file").read_bytes() == _CONTENT
     assert store.unmount("work")
+
+
+def test_what_cannot_be_counted_is_not_left_mounted(store: Store) -> None:
+    run_root = f"{os.path.dirname(store.root)}/run"
+    with open_store(root=store.root, run_root=run_root, driver=store.driver_name) as opened:
+        opened.mount("work")
+        opened.unmount("work")
+        _fill_up(store)
+        with pytest.raises(DriverFailed, match="No space left on device"):
+            opened.mount("work")
+        assert set(mount_points(store.root)) <= {store.driver.home}
 
 
 def test_everything_can_be_deleted(store: Store) -> None:
