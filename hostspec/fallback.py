@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -141,7 +141,7 @@ class Fallback:
         self, layer_id: str, template: LayerRef, parent: LayerRef | None, options: CreateOptions
     ) -> bool:
         """Bring the template's own files by reflink, if both trees are plain directories that can."""
-        if not self._home_has_reflinks:
+        if not self._can_share_blocks():
             return False
         from hostspec.idshift import IdShift  # noqa: PLC0415
         from hostspec.treecopy import copy_changes  # noqa: PLC0415
@@ -173,10 +173,13 @@ class Fallback:
         copies_files = capabilities.layers_are_whole and not capabilities.layers_are_filesystems
         if not native and not copies_files:
             return TemplateCost.CONTENT
-        with suppress(OSError):  # where no file can be made, nothing can be copied
-            if self._home_has_reflinks:
-                return TemplateCost.REFLINKS
-        return TemplateCost.CONTENT
+        return TemplateCost.REFLINKS if self._can_share_blocks() else TemplateCost.CONTENT
+
+    def _can_share_blocks(self) -> bool:
+        try:
+            return self._home_has_reflinks
+        except OSError:
+            return False  # on a full file system, or one that is read-only, it cannot be tried
 
     @cached_property
     def _home_has_reflinks(self) -> bool:
@@ -279,7 +282,7 @@ class Fallback:
         from hostspec.disk_usage import measure_tree  # noqa: PLC0415
 
         with self._mounted(layer_id) as root, failing(f"measure layer {layer_id}"):
-            return measure_tree(root, blocks_are_shared=self._home_has_reflinks)
+            return measure_tree(root, blocks_are_shared=self._can_share_blocks())
 
     @hookimpl(trylast=True)
     def supports_shifting(self, idmap: IdMap) -> Shifting:  # noqa: ARG002

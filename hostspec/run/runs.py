@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Self
 
-from hostspec.errors import InvalidRequest, StoreCorrupt, Unknown
+from hostspec.errors import DriverFailed, InvalidRequest, StoreCorrupt, StoreReadOnly, Unknown
 from hostspec.run.cgroups import kill_cgroup, remove_cgroup
 from hostspec.run.places import RunLock, RunPlace
 from hostspec.run.records import RunRecord, read_record, write_record
@@ -212,7 +212,11 @@ def last_record(store: Store, container: Container) -> RunRecord | None:
     Raises:
         StoreCorrupt: It cannot be understood.
     """
-    return read_record(os.path.join(store.data_directory(container), _LAST))
+    try:
+        directory = store.data_directory(container)
+    except (StoreReadOnly, DriverFailed):
+        return None  # it was never made, and cannot be made now, on a full disk or one that is read-only
+    return read_record(os.path.join(directory, _LAST))
 
 
 def take_over(store: Store, place: RunPlace, lock: RunLock) -> Run | None:

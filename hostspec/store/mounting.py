@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from hostspec.errors import DriverFailed, HostspecError, InUse, InvalidRequest, Unknown
+from hostspec.errors import DriverFailed, HostspecError, InUse, InvalidRequest, StoreReadOnly, Unknown
 from hostspec.idmap import IdMap
 from hostspec.kernel.mountinfo import is_mountpoint
 from hostspec.store.format.mount_counts import MountCount, MountCountsEdit
@@ -203,7 +203,7 @@ def _settle(root: GraphRoot, counts: MountCountsEdit, note: Note) -> None:
         counts.put(count._replace(users=0))
 
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CANNOT_NOTE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 @contextmanager
@@ -211,9 +211,10 @@ def _noted(root: GraphRoot, note: Note) -> Iterator[None]:
     """Note what the driver is asked to do; the note goes if it refuses, since nothing has changed then."""
     try:
         root.unsettled.write(note)
-    except DriverFailed as error:
-        # On a full file system people mount containers to see what fills it, or to save it.
-        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _FULL:
+    except (DriverFailed, StoreReadOnly) as error:
+        # On a full file system people mount containers to see what fills it, or to save it; and before they
+        # repair one that has become read-only, everything has to be unmounted.
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _CANNOT_NOTE:
             raise
     try:
         yield

@@ -101,7 +101,8 @@ class Unsettled:
             StoreReadOnly: It may not be deleted.
             DriverFailed: The operating system refused for another reason.
         """
-        _delete(self._path(note))
+        if self.has(note):
+            _delete(self._path(note))
 
     def keep(self, notes: Collection[Note]) -> None:
         """Delete all notes except these, and what is no complete note.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from hostspec.errors import DriverFailed
+from hostspec.errors import DriverFailed, HostspecError
 from hostspec.kernel.loop import loop_filesystem
 from hostspec.kernel.mountinfo import mount_points
+from hostspec.run.runs import last_record
 from hostspec.store import Image, Layer, Store, open_store
 from hostspec.store.format.layout import Layout
 from hostspec.store.graph_root import GraphRoot
@@ -61,6 +64,15 @@ def _fill_up(store: Store) -> None:
                     file.write(b"x" * size)
         except OSError:
             continue
+
+
+@contextmanager
+def _read_only(mount_point: str) -> Iterator[None]:
+    subprocess.run(["mount", "-o", "remount,ro", mount_point], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", mount_point], check=True)
 
 
 def _everything(store: Store) -> tuple[object, ...]:
@@ -143,6 +155,28 @@ def test_what_cannot_be_counted_is_not_left_mounted(store: Store) -> None:
         with pytest.raises(DriverFailed, match="No space left on device"):
             opened.mount("work")
         assert set(mount_points(store.root)) <= {store.driver.home}
+
+
+def test_one_that_became_read_only_can_be_looked_into_and_let_go(store: Store) -> None:
+    """As after an error of its device: before it can be repaired, all has to be unmounted."""
+    store.mount("work")
+    store.close()
+    with (
+        _read_only(os.path.dirname(store.root)),
+        open_store(root=store.root, run_root=store.run_root, driver=store.driver_name) as opened,
+    ):
+        assert opened.status()
+        assert opened.disk_space().inodes > 0
+        assert not opened.check()
+        assert last_record(opened, opened.container("work")) is None
+        path = opened.mount("image", read_only=True)
+        assert Path(path, "file").read_bytes() == _CONTENT
+        assert opened.unmount("image")
+        assert opened.unmount("work")
+        with pytest.raises(HostspecError, match="Read-only"):
+            opened.create_container("image")
+    assert set(mount_points(store.root)) <= {store.driver.home}
+    assert not store.check()
 
 
 def test_everything_can_be_deleted(store: Store) -> None:

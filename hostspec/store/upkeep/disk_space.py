@@ -183,7 +183,14 @@ def _whole(root: GraphRoot) -> DiskUsage:
 
 
 def _measured(home: str) -> DiskUsage:
+    with failing(f"measure {home}"):
+        return measure_tree(home, blocks_are_shared=_can_share_blocks(home))
+
+
+def _can_share_blocks(home: str) -> bool:
     from hostspec.kernel.reflink import supports_reflinks  # noqa: PLC0415
 
-    with failing(f"measure {home}"):
-        return measure_tree(home, blocks_are_shared=supports_reflinks(home))
+    try:
+        return supports_reflinks(home)
+    except OSError:
+        return False  # nothing can be tried where nothing can be written, and people look for what fills it

@@ -97,9 +97,12 @@ class VfsDriver(DirectoryDriver):
             return super().status()
         from hostspec.kernel.reflink import supports_reflinks  # noqa: PLC0415 - only who asks needs it
 
-        with failing(f"look at {self.home}"):
+        try:
             reflinks = supports_reflinks(self.home)
-        copies = "reflink" if reflinks else "copying bytes: the file system has no reflinks"
+        except OSError as error:
+            copies = f"not known: {error.strerror}"
+        else:
+            copies = "reflink" if reflinks else "copying bytes: the file system has no reflinks"
         return (*super().status(), ("Copies By", copies))
 
     @hookimpl
