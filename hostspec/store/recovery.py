@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from hostspec.errors import HostspecError, LayerInUse
 from hostspec.store.format.atomic import discard_leftover
@@ -97,11 +98,18 @@ def delete_files_of(root: GraphRoot, kind: str, identifier: str) -> None:
             delete_tree(path)
 
 
-def remove_from_driver(root: GraphRoot, layer_ids: Iterable[str]) -> dict[str, HostspecError]:
+def remove_from_driver(
+    root: GraphRoot, layer_ids: Iterable[str], records: Mapping[str, Layer] = MappingProxyType({})
+) -> dict[str, HostspecError]:
     """Have the driver remove layers, in an order that it accepts.
 
     Which layers stand on which in the driver is its secret where one was made from a template, so
-    those that it refuses to remove are tried again after the others.
+    those that it refuses to remove are tried again after the others. What one of those stands on stays, too.
+
+    Args:
+        root: The store.
+        layer_ids: Which, children before parents.
+        records: Those of them that have a record, by ID.
 
     Returns:
         Those that are left, each with the reason.
@@ -110,11 +118,17 @@ def remove_from_driver(root: GraphRoot, layer_ids: Iterable[str]) -> dict[str, H
     refused: dict[str, HostspecError] = {}
     while left:
         refused = {}
+        needed: dict[str | None, str] = {}
         for layer_id in left:
-            try:
-                root.driver.remove(layer_id)
-            except HostspecError as error:
-                refused[layer_id] = error
+            if layer_id in needed:
+                refused[layer_id] = LayerInUse(layer_id, [needed[layer_id]], "has children")
+            else:
+                try:
+                    root.driver.remove(layer_id)
+                except HostspecError as error:
+                    refused[layer_id] = error
+            if layer_id in refused and layer_id in records:
+                needed[records[layer_id].parent] = layer_id
         if len(refused) == len(left) or not any(isinstance(each, LayerInUse) for each in refused.values()):
             break
         left = list(refused)
@@ -163,7 +177,7 @@ def _in_use(edits: Edits, doomed: set[str]) -> set[str]:
 
 def _remove_layers(root: GraphRoot, edits: Edits, doomed: set[str]) -> None:
     """Remove layers whose making or removal was not finished, children first; keep what resists."""
-    refused = remove_from_driver(root, children_first(edits.layers, doomed))
+    refused = remove_from_driver(root, children_first(edits.layers, doomed), edits.layers.by_id)
     for layer_id in doomed - refused.keys():
         edits.layers.remove(layer_id)
         forget_mapped_layer(edits, layer_id)

@@ -236,7 +236,7 @@ def _remove_from_driver(root: GraphRoot, edits: Edits, doomed: Sequence[str], wa
     So are the images and containers whose own layer is still there; if nothing has been removed,
     everything is as it was.
     """
-    refused = remove_from_driver(root, doomed)
+    refused = remove_from_driver(root, doomed, {each: layer for each, (layer, _) in was.layers.items()})
     if not refused:
         return
     for layer_id in reversed(refused):

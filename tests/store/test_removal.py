@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -111,16 +111,20 @@ def test_delete_takes_whatever_has_the_id(store: Store, image: Image) -> None:
 
 
 @contextmanager
-def unmovable_layers(store: Store) -> Iterator[None]:
-    """The driver cannot rename layers away: the immutable flag stands for any such refusal."""
+def immutable(directory: str) -> Iterator[None]:
+    """Nothing in a directory, nor it itself, can be renamed; this stands for any such refusal."""
     require_program("chattr", package="e2fsprogs")
-    layers = os.path.join(store.driver.home, "dir")
-    if subprocess.run(["chattr", "+i", layers], check=False, capture_output=True).returncode != 0:
+    if subprocess.run(["chattr", "+i", directory], check=False, capture_output=True).returncode != 0:
         pytest.skip("no immutable flag here")
     try:
         yield
     finally:
-        subprocess.run(["chattr", "-i", layers], check=True)
+        subprocess.run(["chattr", "-i", directory], check=True)
+
+
+def unmovable_layers(store: Store) -> AbstractContextManager[None]:
+    """The driver cannot rename layers away."""
+    return immutable(os.path.join(store.driver.home, "dir"))
 
 
 def test_what_the_driver_refuses_to_remove_is_still_there_whole(store: Store, image: Image) -> None:
@@ -131,6 +135,15 @@ def test_what_the_driver_refuses_to_remove_is_still_there_whole(store: Store, im
     assert {layer.id for layer in store.layers()} == set(store.driver.list_layers()) == before
     with store.mounting(image.id) as path:
         assert Path(path, "etc/name").read_bytes() == b"top\n"
+
+
+def test_what_a_refused_layer_stands_on_stays_with_it(store: Store, image: Image) -> None:
+    before = {layer.id for layer in store.layers()}
+    with immutable(os.path.join(store.driver.home, "dir", image.layer or "")), pytest.raises(DriverFailed):
+        store.delete_image(image.id)
+    assert store.images() == (image,)
+    assert {layer.id for layer in store.layers()} == set(store.driver.list_layers()) == before
+    assert not store.check()
 
 
 def image_under_an_unrecorded_layer(store: Store) -> Image:
