@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from hostspec.kernel.self_binds import bind_on_itself, unbind_from_itself
+from hostspec.kernel.self_binds import unbind_from_itself
 from hostspec.values import MountOptions
 from hostspec_overlay.environment import usual_choices
+from hostspec_overlay.home_mount import bind_home, unbind_home
 from hostspec_overlay.homes import Homes
 from hostspec_overlay.layout import LayerDirectory
 from hostspec_overlay.options import MountChoices, OverlayOptions, parse_mount_options
@@ -97,20 +98,22 @@ class Mounts:
             if error.errno not in {errno.EINVAL, errno.ENOENT}:
                 raise
         if path.startswith(f"{self._homes.home}/"):
-            self.release_home()
+            with self._mounting:
+                self._unbind_home()
 
     def release_home(self) -> None:
-        """Unmount the home from itself, unless something is mounted in it.
+        """Unmount the home from itself, unless something is mounted in it; the caller has ``storage.lock``.
 
         Raises:
             OSError: The kernel refused.
         """
         with self._mounting:
-            self._unbind_home()
+            if not self._options.skip_mount_home:
+                unbind_from_itself(self._homes.home)
 
     def _unbind_home(self) -> None:
         if not self._options.skip_mount_home:
-            unbind_from_itself(self._homes.home)
+            unbind_home(self._homes.home)
 
     def _mount_shared(self, layer: LayerDirectory, choices: MountChoices, options: MountOptions) -> str:
         target = layer.merged if layer.writable else f"{self._run_root}/merged/{layer.layer_id}"
@@ -119,7 +122,7 @@ class Mounts:
             if not self._is_mounted(target):
                 os.makedirs(target, 0o700, exist_ok=True)
                 if not self._options.skip_mount_home:
-                    bind_on_itself(self._homes.home)
+                    bind_home(self._homes.home)
                 try:
                     self._mount_at(target, layer, choices, options)
                 except BaseException:
