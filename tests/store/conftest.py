@@ -8,9 +8,12 @@ from typing import Protocol
 
 import pytest
 
+from hostspec.errors import DriverUnavailable
 from hostspec.store import Image, Store, open_store
 from hostspec.store.format.layout import Layout
 from hostspec.store.graph_root import GraphRoot
+from hostspec.testing.requirements import require_or_skip
+from tests.scratch_filesystems import directory_for
 from tests.store.tars import tar_of
 
 
@@ -47,6 +50,21 @@ def store(open_here: OpenStore) -> Iterator[Store]:
         pytest.skip("layers have owners, which only root can give them")
     with open_here() as opened:
         yield opened
+
+
+@pytest.fixture(params=["vfs", "overlay", "btrfs"])
+def store_of_each_driver(request: pytest.FixtureRequest) -> Iterator[Store]:
+    """A store on the file system that its driver wants."""
+    if os.geteuid() != 0:
+        pytest.skip("layers have owners, which only root can give them")
+    directory = directory_for(request.param, request)
+    found = open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=request.param)
+    try:
+        _ = found.driver.capabilities
+    except DriverUnavailable as error:
+        require_or_skip(request.param, error.reason)
+    with found:
+        yield found
 
 
 @pytest.fixture

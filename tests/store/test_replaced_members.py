@@ -7,16 +7,13 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hostspec.errors import DriverUnavailable
-from hostspec.store import Layer, Store, open_store
+from hostspec.store import Layer, Store
 from hostspec.testing.requirements import require_or_skip
 from tests.archive.handmade import Given, directory, file, handmade, hard_link, symlink
-from tests.scratch_filesystems import directory_for
 
 GO = "containers-storage"
 NULL = Given("d", tarfile.CHRTYPE, facts={"devmajor": 0, "devminor": 0})
@@ -60,18 +57,9 @@ LOST = {
 accepts of the others it cannot give back."""
 
 
-@pytest.fixture(params=["vfs", "overlay", "btrfs"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if os.geteuid() != 0:
-        pytest.skip("layers have owners, which only root can give them")
-    directory = directory_for(request.param, request)
-    found = open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=request.param)
-    try:
-        _ = found.driver.capabilities
-    except DriverUnavailable as error:
-        require_or_skip(request.param, error.reason)
-    with found:
-        yield found
+@pytest.fixture
+def store(store_of_each_driver: Store) -> Store:
+    return store_of_each_driver
 
 
 def diff_of(store: Store, layer: Layer) -> bytes:

@@ -11,18 +11,16 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hostspec.errors import DriverFailed, DriverUnavailable, InvalidArchive
+from hostspec.errors import DriverFailed, InvalidArchive
 from hostspec.idmap import IdMap
 from hostspec.images import import_image
 from hostspec.store import Layer, Store, open_store
 from hostspec.store.configuration.policy import Strategy
 from hostspec.testing.requirements import require_or_skip
-from tests.scratch_filesystems import directory_for
 from tests.store.tars import MAP, tar_of
 
 MAPPED = IdMap.parse([MAP], [MAP])
@@ -33,18 +31,9 @@ SKOPEO = "skopeo"
 GO = "containers-storage"
 
 
-@pytest.fixture(params=["vfs", "overlay", "btrfs"])
-def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if os.geteuid() != 0:
-        pytest.skip("layers have owners, which only root can give them")
-    directory = directory_for(request.param, request)
-    found = open_store(root=f"{directory}/graph", run_root=f"{directory}/run", driver=request.param)
-    try:
-        _ = found.driver.capabilities
-    except DriverUnavailable as error:
-        require_or_skip(request.param, error.reason)
-    with found:
-        yield found
+@pytest.fixture
+def store(store_of_each_driver: Store) -> Store:
+    return store_of_each_driver
 
 
 def diff_of(store: Store, layer: Layer | str, parent: str | None = None) -> bytes:
