@@ -71,13 +71,8 @@ class WritesIntoTheFileThatIsThere(SoundVfsDriver):
     @hookimpl
     def apply_diff(self, layer_id: str, stream: BinaryIO, options: ApplyOptions) -> int:
         """Do as ``tar --overwrite`` does: all names of a file get what is meant for one."""
-        content, root = stream.read(), self.layers.tree(layer_id)
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            for member in archive:
-                path = os.path.join(root, member.name)
-                if (packed := archive.extractfile(member)) and os.path.isfile(path):
-                    with open(path, "wb") as opened:
-                        opened.write(packed.read())
+        content = stream.read()
+        _write_in_place(content, self.layers.tree(layer_id), os.path.isfile)
         return super().apply_diff(layer_id, io.BytesIO(content), options)
 
 
@@ -86,12 +81,7 @@ class FollowsLinksOfTheLayersBelow(SoundVfsDriver):
     def apply_diff(self, layer_id: str, stream: BinaryIO, options: ApplyOptions) -> int:
         """Refuse links of the tar itself that lead outside, and forget those that are there already."""
         content, root = stream.read(), self.layers.tree(layer_id)
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            for member in archive:
-                path = os.path.join(root, member.name)
-                if (packed := archive.extractfile(member)) and os.path.islink(os.path.dirname(path)):
-                    with open(path, "wb") as opened:
-                        opened.write(packed.read())
+        _write_in_place(content, root, lambda path: os.path.islink(os.path.dirname(path)))
         return super().apply_diff(layer_id, io.BytesIO(content), options)
 
 
@@ -142,7 +132,19 @@ class CountsEachNameOfAnInode(SoundVfsDriver):
         root = self.layers.tree(layer.layer_id)
         found = (root + change.path for change in self.changes(layer, parent))
         statuses = [os.lstat(path) for path in found if os.path.lexists(path)]
-        return sum(each.st_size for each in statuses if stat.S_ISREG(each.st_mode))
+        return sum(
+            each.st_size for each in statuses if stat.S_IFMT(each.st_mode) in {stat.S_IFREG, stat.S_IFLNK}
+        )
+
+
+def _write_in_place(content: bytes, root: str, is_wanted: Callable[[str], bool]) -> None:
+    """Write the files of a tar to whatever their paths lead to, where that is wanted."""
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        for member in archive:
+            path = os.path.join(root, member.name)
+            if (packed := archive.extractfile(member)) and is_wanted(path):
+                with open(path, "wb") as opened:
+                    opened.write(packed.read())
 
 
 def _tar_without(stream: BinaryIO, is_left_out: Callable[[str], bool]) -> BinaryIO:
